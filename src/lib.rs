@@ -1,0 +1,21 @@
+//! Callboard follows release pipelines and posts one message for each change to the chats that asked for it.
+//!
+//! ```text
+//!  poll ─ snapshot ─ diff ─ changes ─┐                      ┌─ claim ─ render ─ send ─ settle
+//!                                    └─ record (1 txn) ─────┘
+//!                                       snapshot + outbox rows
+//! ```
+//!
+//! The poller takes due workspaces and lists their runs through a source; the tracker compares each snapshot with the
+//! last one and records what changed together with the deliveries it owes, in one transaction of the store; the
+//! dispatcher claims due deliveries, renders and sends each through its channel and settles what happened. Surfaces
+//! bring commands in. ARCHITECTURE.md walks through it.
+
+pub mod channels;
+pub mod metrics;
+pub mod model;
+pub mod net;
+pub mod secret;
+pub mod sources;
+pub mod store;
+pub mod surfaces;

@@ -1,0 +1,1 @@
+//! Alibaba Cloud DataWorks, API version 2024-05-18.

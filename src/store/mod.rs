@@ -1,0 +1,202 @@
+//! The truth: what must survive the process. A small trait of domain verbs and its implementations.
+//!
+//! Every verb is one transaction, durable when it returns.
+
+pub mod sqlite;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::model::{
+    Change, Delivery, DeliveryState, Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
+};
+
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Everything the tracker keeps in memory.
+    async fn load(&self) -> Result<Loaded, StoreError>;
+
+    /// Adds a subscription. On a run, `state` is where it stands now: inserted when the store does not know the run,
+    /// else its version is bumped, so that a poll computed before this subscription is refused and computed again.
+    /// The same scope, destination and template once more is [`Subscribed::Already`] and changes nothing.
+    async fn subscribe(&self, subscription: &Subscription, state: Option<&RunState>) -> Result<Subscribed, StoreError>;
+
+    /// False when there was none.
+    async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError>;
+
+    /// What one poll of a workspace changed, all or nothing: run states, changes, the deliveries they owe, the
+    /// subscriptions they end. `Stale` when any run has moved on since its state was read: nothing was written.
+    async fn record(&self, poll: &Poll) -> Result<Recorded, StoreError>;
+
+    /// Takes up to `limit` deliveries that are due and turns them in flight. Only the oldest open delivery of each
+    /// (destination, run) is claimable, and none of the destinations in `except`. `attempt` is counted up.
+    async fn claim(&self, now: Timestamp, limit: usize, except: &[Destination]) -> Result<Vec<Delivery>, StoreError>;
+
+    /// Records how an attempt ended.
+    async fn settle(&self, settlement: &Settlement) -> Result<(), StoreError>;
+
+    /// The earliest moment a delivery becomes due, if any is open.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Deliveries, newest first.
+    async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError>;
+
+    /// One delivery with its attempts. `id` may be an unambiguous beginning.
+    async fn delivery(&self, id: &str) -> Result<Option<(DeliveryRow, Vec<Attempt>)>, StoreError>;
+
+    /// Brings a dead delivery back, due at `now`. False when it was not dead.
+    async fn retry(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Gives up an open or dead delivery for good. False when it had already ended otherwise.
+    async fn discard(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Figures for metrics, readiness and the board. Fails when the store cannot be written.
+    async fn overview(&self) -> Result<Overview, StoreError>;
+
+    /// Whether another process wrote to the store since the last call: reload what is kept in memory.
+    async fn changed_elsewhere(&self) -> Result<bool, StoreError>;
+}
+
+/// What the tracker starts from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    pub subscriptions: Vec<Subscription>,
+    pub runs: Vec<(WorkspaceKey, RunState)>,
+    pub workspaces: Vec<WorkspaceState>,
+}
+
+/// What is remembered of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkspaceState {
+    pub key: WorkspaceKey,
+    /// The first successful list.
+    pub baseline_at: Timestamp,
+    /// The oldest creation time on the newest full page: an unknown run older than this is no news.
+    pub horizon: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subscribed {
+    New,
+    Already { id: String },
+}
+
+/// What one poll changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poll {
+    pub workspace: WorkspaceState,
+    /// Each with the version it was computed from plus one; version 1 is a run the store does not know yet.
+    pub runs: Vec<RunState>,
+    pub changes: Vec<Change>,
+    pub deliveries: Vec<NewDelivery>,
+    /// Ids of subscriptions that end.
+    pub ended: Vec<String>,
+    /// Runs to forget: ended, and fallen off the list.
+    pub forgotten: Vec<RunId>,
+}
+
+/// A message owed. Unique by (destination, template, workspace, run, sequence): recorded twice, it is owed once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDelivery {
+    pub id: Uuid,
+    pub run: RunId,
+    pub sequence: i64,
+    pub to: Destination,
+    pub template: Option<String>,
+    /// The subscription that asked first.
+    pub subscription: String,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    Done,
+    Stale,
+}
+
+/// How an attempt ended and what follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    pub id: Uuid,
+    /// The attempt that [`Store::claim`] counted; a settlement of an older one changes nothing.
+    pub attempt: u32,
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
+    /// [`crate::model::Outcome::label`].
+    pub outcome: &'static str,
+    /// For people; no URL, no secret.
+    pub reason: String,
+    pub message_id: Option<String>,
+    pub next: Next,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    Delivered,
+    /// Certainly not delivered.
+    Pending {
+        at: Timestamp,
+    },
+    /// May have been delivered; tried again all the same.
+    Unknown {
+        at: Timestamp,
+    },
+    Dead,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeliveryFilter {
+    pub state: Option<DeliveryState>,
+    pub to: Option<Destination>,
+    pub run: Option<RunId>,
+    /// At most this many rows.
+    pub limit: usize,
+}
+
+/// A row of `callboard deliveries list`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct DeliveryRow {
+    #[serde(flatten)]
+    pub delivery: Delivery,
+    pub state: DeliveryState,
+    /// When the next attempt is due, while open.
+    pub next_at: Option<Timestamp>,
+    /// What the last attempt said.
+    pub reason: Option<String>,
+    pub settled_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Attempt {
+    pub attempt: u32,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub outcome: Option<String>,
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Overview {
+    /// Rows per state.
+    pub deliveries: Vec<(DeliveryState, u64)>,
+    /// When the oldest open delivery was created.
+    pub oldest_open: Option<Timestamp>,
+    pub changes: u64,
+    pub subscriptions: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("{0} is in use by another callboard; stop that one first, or give this one its own store.url")]
+    InUse(String),
+    #[error("{path} was written by a newer callboard (schema {found}, this one knows {known}); run that version")]
+    Newer { path: String, found: i64, known: i64 },
+    #[error("{path} is damaged ({said}); move it away and restore a backup. Nothing was changed")]
+    Damaged { path: String, said: String },
+    #[error("the store's disk is full")]
+    Full,
+    #[error("the store can't be opened: {0}")]
+    Open(String),
+    #[error("the store failed: {0}")]
+    Failed(String),
+}

@@ -1,0 +1,1 @@
+//! An embedded SQLite store: one writer with group commit, readers beside it.

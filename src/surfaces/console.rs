@@ -1,0 +1,1 @@
+//! A terminal: commands from standard input, answers to standard output.

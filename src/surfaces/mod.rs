@@ -1,0 +1,66 @@
+//! Ways in: one file per chat, and the one list of them. A surface turns what the platform sent into a
+//! [`Request`], asks the [`Inbox`] and writes the [`Reply`] in the platform's own way.
+
+pub mod console;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{CommandInfo, Reply, Request, Suggestion};
+
+/// A chat from which commands come in.
+#[async_trait]
+pub trait Surface: Send + Sync {
+    /// Serves until `stop`; reconnects for ever. Returns only when stopped or when a person must act (`Err`).
+    async fn run(&self, inbox: Inbox, commands: &'static [CommandInfo], stop: CancellationToken) -> Result<(), String>;
+}
+
+/// Requests that wait to be answered, at most.
+pub const INBOX_CAPACITY: usize = 256;
+
+/// The one door for commands. Full means busy, said at once.
+#[derive(Debug, Clone)]
+pub struct Inbox(mpsc::Sender<Ask>);
+
+/// What comes through the door.
+#[derive(Debug)]
+pub enum Ask {
+    Command {
+        request: Request,
+        reply: oneshot::Sender<Reply>,
+    },
+    /// Runs that match what the person typed so far.
+    Suggest {
+        request: Request,
+        reply: oneshot::Sender<Vec<Suggestion>>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("I am busy with other commands; try again in a few seconds")]
+pub struct Busy;
+
+impl Inbox {
+    pub fn new() -> (Inbox, mpsc::Receiver<Ask>) {
+        let (sender, receiver) = mpsc::channel(INBOX_CAPACITY);
+        (Inbox(sender), receiver)
+    }
+
+    pub async fn ask(&self, request: Request) -> Result<Reply, Busy> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send(Ask::Command { request, reply }).map_err(|_| Busy)?;
+        answer.await.map_err(|_| Busy)
+    }
+
+    /// Empty when nothing matches, or nothing was found within `patience`.
+    pub async fn suggest(&self, request: Request, patience: Duration) -> Vec<Suggestion> {
+        let (reply, answer) = oneshot::channel();
+        if self.0.try_send(Ask::Suggest { request, reply }).is_err() {
+            return Vec::new();
+        }
+        tokio::time::timeout(patience, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
