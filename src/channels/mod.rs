@@ -3,7 +3,17 @@
 //! A channel only sends and says what happened. Retry, order, pacing, metrics and logging stand around it, in the
 //! dispatcher, once.
 
+pub mod console;
+pub mod dingtalk;
+pub mod discord;
+pub mod slack;
+pub mod webhook;
+
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::settings::Problem;
 
 use crate::model::{Dialect, Message, Outcome, Timestamp};
 
@@ -18,4 +28,27 @@ pub trait Channel: Send + Sync {
 
     /// Whether the destination answers, without posting anything; `Err` says what to do. For `check --online`.
     async fn probe(&self) -> Result<(), String>;
+}
+
+/// `[channels.NAME]`, by `kind`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Settings {
+    DiscordWebhook(discord::Settings),
+    SlackWebhook(slack::Settings),
+    Dingtalk(dingtalk::Settings),
+    Webhook(webhook::Settings),
+    Console(console::Settings),
+}
+
+impl Settings {
+    pub fn check(&self) -> Vec<Problem> {
+        match self {
+            Settings::DiscordWebhook(settings) => settings.check(),
+            Settings::SlackWebhook(settings) => settings.check(),
+            Settings::Dingtalk(settings) => settings.check(),
+            Settings::Webhook(settings) => settings.check(),
+            Settings::Console(settings) => settings.check(),
+        }
+    }
 }

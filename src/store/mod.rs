@@ -5,11 +5,21 @@
 pub mod sqlite;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{
     Change, Delivery, DeliveryState, Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
 };
+
+/// `[store]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `sqlite:PATH`.
+    pub url: String,
+}
 
 #[async_trait]
 pub trait Store: Send + Sync {

@@ -2,6 +2,7 @@
 //! [`Request`], asks the [`Inbox`] and writes the [`Reply`] in the platform's own way.
 
 pub mod console;
+pub mod discord;
 
 use std::time::Duration;
 

@@ -1,0 +1,23 @@
+//! Slack incoming webhooks.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::settings::{Problem, Secret};
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The incoming webhook's URL; it is the secret.
+    pub url: Secret,
+    #[serde(default = "crate::settings::default_locale")]
+    pub locale: String,
+    #[serde(default = "crate::settings::default_timezone")]
+    pub timezone: String,
+}
+
+impl Settings {
+    pub fn check(&self) -> Vec<Problem> {
+        crate::settings::check_locale_and_timezone(&self.locale, &self.timezone)
+    }
+}

@@ -1,0 +1,155 @@
+//! What the settings of every module are made of: problems with their key, durations as text, secrets.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+
+/// Something wrong in the configuration. `key` is relative to the settings that found it: `url`, `poll.fastest`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub key: String,
+    /// What is wrong and what to write instead, without the key.
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem { key: key.into(), message: message.into() }
+    }
+
+    /// The same problem, seen from one level up.
+    #[must_use]
+    pub fn under(mut self, parent: &str) -> Problem {
+        self.key = if self.key.is_empty() { parent.to_owned() } else { format!("{parent}.{}", self.key) };
+        self
+    }
+}
+
+/// A duration as people write it: `500ms`, `5s`, `2m`, `1h`, `3d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(with = "String")]
+pub struct Span(pub Duration);
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let wrong = || format!("{text:?} is not a duration; write it like \"500ms\", \"5s\", \"2m\", \"1h\" or \"3d\"");
+        let text = text.trim();
+        let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (digits, unit) = text.split_at(unit_at);
+        let count: u64 = digits.parse().map_err(|_| wrong())?;
+        let unit_ms: u64 = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        count.checked_mul(unit_ms).map(|ms| Span(Duration::from_millis(ms))).ok_or_else(wrong)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A secret as the configuration writes it: `"literal"`, `{ env = "NAME" }` or `{ file = "path" }`. Read when used,
+/// never printed, never stored.
+
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Secret {
+    Literal(#[schemars(with = "String")] SecretString),
+    Env(FromEnv),
+    File(FromFile),
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FromEnv {
+    pub env: String,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FromFile {
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    #[error("the environment variable {0} is not set")]
+    NoEnv(String),
+    #[error("the environment variable {0} is empty")]
+    EmptyEnv(String),
+    #[error("the secret file {path} can't be read: {said}")]
+    NoFile { path: String, said: String },
+    #[error("the secret file {0} is empty")]
+    EmptyFile(String),
+    #[error("the secret is empty")]
+    Empty,
+}
+
+impl Secret {
+    /// The secret itself; a trailing line end of a file is not part of it.
+    pub fn read(&self) -> Result<SecretString, SecretError> {
+        match self {
+            Secret::Literal(text) if secrecy::ExposeSecret::expose_secret(text).is_empty() => Err(SecretError::Empty),
+            Secret::Literal(text) => Ok(text.clone()),
+            Secret::Env(FromEnv { env }) => match std::env::var(env) {
+                Ok(text) if text.is_empty() => Err(SecretError::EmptyEnv(env.clone())),
+                Ok(text) => Ok(text.into()),
+                Err(_) => Err(SecretError::NoEnv(env.clone())),
+            },
+            Secret::File(FromFile { file }) => {
+                let path = file.display().to_string();
+                let text = std::fs::read_to_string(file)
+                    .map_err(|error| SecretError::NoFile { path: path.clone(), said: error.kind().to_string() })?;
+                let text = text.trim_end_matches(['\r', '\n']);
+                if text.is_empty() { Err(SecretError::EmptyFile(path)) } else { Ok(text.to_owned().into()) }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Secret::Literal(_) => f.write_str("<secret>"),
+            Secret::Env(from) => write!(f, "<secret from environment {}>", from.env),
+            Secret::File(from) => write!(f, "<secret from file {}>", from.file.display()),
+        }
+    }
+}
+
+/// Locales that templates exist for.
+pub const LOCALES: [&str; 2] = ["en", "zh-CN"];
+
+pub fn default_locale() -> String {
+    "en".to_owned()
+}
+
+pub fn default_timezone() -> String {
+    "UTC".to_owned()
+}
+
+pub fn check_locale_and_timezone(locale: &str, timezone: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if !LOCALES.contains(&locale) {
+        problems.push(Problem::new("locale", format!("{locale:?} is not one of {}", LOCALES.join(", "))));
+    }
+    if jiff::tz::TimeZone::get(timezone).is_err() {
+        problems.push(Problem::new(
+            "timezone",
+            format!("{timezone:?} is not an IANA time zone such as \"Asia/Shanghai\" or \"UTC\""),
+        ));
+    }
+    problems
+}
