@@ -11,12 +11,37 @@
 //! dispatcher claims due deliveries, renders and sends each through its channel and settles what happened. Surfaces
 //! bring commands in. ARCHITECTURE.md walks through it.
 
-pub mod channels;
-pub mod metrics;
+// In reading order; the blank lines keep rustfmt from sorting it.
 pub mod model;
-pub mod net;
-pub mod render;
-pub mod settings;
+
+pub mod diff;
+
+pub mod schedule;
+
+pub mod delivery;
+
 pub mod sources;
-pub mod store;
+
+pub mod channels;
+
 pub mod surfaces;
+
+pub mod store;
+
+pub mod render;
+
+pub mod tracker;
+
+pub mod meter;
+
+pub mod poller;
+
+pub mod commands;
+
+pub mod http;
+
+pub mod net;
+
+pub mod metrics;
+
+pub mod settings;

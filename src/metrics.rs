@@ -27,6 +27,7 @@ pub struct Metrics {
     pub latency: Family<OfChannelKind, Histogram, fn() -> Histogram>,
     pub open: Gauge,
     pub oldest_open: Seconds,
+    pub subscriptions: Gauge,
     /// 1 while the chat's gateway is connected.
     pub connected: Family<OfSurface, Gauge>,
     pub commands: Family<CommandLabels, Counter>,
@@ -90,6 +91,7 @@ impl Metrics {
             latency: Family::new_with_constructor(latency_histogram),
             open: Gauge::default(),
             oldest_open: Gauge::default(),
+            subscriptions: Gauge::default(),
             connected: Family::default(),
             commands: Family::default(),
             render_fallbacks: Counter::default(),
@@ -112,6 +114,7 @@ impl Metrics {
         );
         r.register("deliveries_open", "Deliveries not yet delivered, dead or superseded", self.open.clone());
         r.register("oldest_open_delivery_seconds", "Age of the oldest open delivery", self.oldest_open.clone());
+        r.register("subscriptions", "Subscriptions in the store", self.subscriptions.clone());
         r.register("gateway_connected", "1 while the chat's gateway is connected", self.connected.clone());
         r.register("commands", "Chat commands by name and outcome", self.commands.clone());
         r.register(

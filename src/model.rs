@@ -5,10 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Tells the time, where a moment can't be an argument because it lies in the future.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 // ---------------------------------------------------------------------------------------------- workspaces and runs
 
@@ -246,6 +250,9 @@ pub struct RunState {
     pub doubted: bool,
     /// How often in a row the source said that there is no such run, and since when.
     pub missing: Option<Missing>,
+    /// It was told that the run is no longer visible; it is not followed any more.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 /// A stage that waits for a person.
@@ -632,6 +639,13 @@ impl Outcome {
             Outcome::Unknown { .. } => "unknown",
         }
     }
+}
+
+/// How fast one destination may be used: `count` messages in any `window`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    pub count: usize,
+    pub window: Duration,
 }
 
 // ------------------------------------------------------------------------------------------------------- messages

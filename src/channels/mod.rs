@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::settings::Problem;
 
-use crate::model::{Dialect, Message, Outcome, Timestamp};
+use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
 
 /// A configured way out.
 #[async_trait]
@@ -25,6 +25,11 @@ pub trait Channel: Send + Sync {
     /// One attempt, over within ten seconds. `address` is the room on channels that serve many, else empty.
     /// Nothing is retried here; `now` dates signatures.
     async fn send(&self, address: &str, message: &Message, now: Timestamp) -> Outcome;
+
+    /// How fast one destination may be used; `None`: as fast as it answers.
+    fn pace(&self) -> Option<Pace> {
+        None
+    }
 
     /// Whether the destination answers, without posting anything; `Err` says what to do. For `check --online`.
     async fn probe(&self) -> Result<(), String>;

@@ -38,15 +38,15 @@ pub trait Store: Send + Sync {
     /// subscriptions they end. `Stale` when any run has moved on since its state was read: nothing was written.
     async fn record(&self, poll: &Poll) -> Result<Recorded, StoreError>;
 
-    /// Takes up to `limit` deliveries that are due and turns them in flight. Only the oldest open delivery of each
-    /// (destination, run) is claimable, and none of the destinations in `except`. `attempt` is counted up.
+    /// Takes up to `limit` deliveries that are due and turns them in flight: at most one for each destination, none of
+    /// the destinations in `except`, and only the oldest open one of each (destination, run). `attempt` is counted up.
     async fn claim(&self, now: Timestamp, limit: usize, except: &[Destination]) -> Result<Vec<Delivery>, StoreError>;
 
     /// Records how an attempt ended.
     async fn settle(&self, settlement: &Settlement) -> Result<(), StoreError>;
 
-    /// The earliest moment a delivery becomes due, if any is open.
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// The earliest moment a delivery becomes claimable, destinations in `except` left out.
+    async fn next_due(&self, except: &[Destination]) -> Result<Option<Timestamp>, StoreError>;
 
     /// Deliveries, newest first.
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError>;

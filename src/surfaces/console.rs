@@ -1,1 +1,91 @@
-//! A terminal: commands from standard input, answers to standard output.
+//! A terminal: commands from lines of text, answers back as lines. Everybody at the keyboard is one person in one room.
+
+use std::io::{BufRead, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Inbox, Surface};
+use crate::model::{CommandInfo, Reply, Request, Span, Text, Timestamp};
+
+/// The name of this surface, and of its one room.
+pub const NAME: &str = "console";
+
+/// Lines typed ahead at most.
+const TYPED_AHEAD: usize = 64;
+
+pub struct Console {
+    lines: tokio::sync::Mutex<mpsc::Receiver<String>>,
+    output: Arc<Mutex<dyn Write + Send>>,
+}
+
+impl Console {
+    /// Reads standard input in a thread of its own, which the process need not wait for when it ends.
+    pub fn stdin(output: Arc<Mutex<dyn Write + Send>>) -> Console {
+        let (typed, lines) = mpsc::channel(TYPED_AHEAD);
+        std::thread::spawn(move || {
+            let read = std::io::stdin().lock().lines().map_while(Result::ok);
+            read.take_while(|line| typed.blocking_send(line.clone()).is_ok()).for_each(drop);
+        });
+        Console::new(lines, output)
+    }
+
+    pub fn new(lines: mpsc::Receiver<String>, output: Arc<Mutex<dyn Write + Send>>) -> Console {
+        Console { lines: tokio::sync::Mutex::new(lines), output }
+    }
+
+    fn say(&self, text: &str) {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        // A terminal that is gone reads nothing; there is nobody to tell.
+        drop(writeln!(output, "{text}").and_then(|()| output.flush()));
+    }
+}
+
+#[async_trait]
+impl Surface for Console {
+    async fn run(&self, inbox: Inbox, _: &'static [CommandInfo], stop: CancellationToken) -> Result<(), String> {
+        let mut lines = self.lines.lock().await;
+        loop {
+            let line = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                line = lines.recv() => line,
+            };
+            let Some(line) = line else {
+                // The input has ended; messages go on until somebody stops us.
+                stop.cancelled().await;
+                return Ok(());
+            };
+            if line.trim().is_empty() {
+                continue;
+            }
+            let request = Request {
+                surface: NAME.to_owned(),
+                room: NAME.to_owned(),
+                user: "you".to_owned(),
+                text: line,
+                at: Timestamp::now(),
+            };
+            match inbox.ask(request).await {
+                Ok(Reply { text, .. }) => self.say(&written(&text)),
+                Err(busy) => self.say(&busy.to_string()),
+            }
+        }
+    }
+}
+
+/// Bold and links with the terminal's own means; data can hold no escape sequence.
+fn written(text: &Text) -> String {
+    let spans = text.0.iter().map(|span| match span {
+        Span::Plain(text) => inert(text),
+        Span::Bold(text) => format!("\u{1b}[1m{}\u{1b}[0m", inert(text)),
+        Span::Code(text) => format!("\u{1b}[36m{}\u{1b}[0m", inert(text)),
+        Span::Link { label, .. } => format!("\u{1b}[1m{}\u{1b}[0m", inert(label)),
+    });
+    spans.collect()
+}
+
+fn inert(text: &str) -> String {
+    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+}

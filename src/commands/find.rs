@@ -1,0 +1,150 @@
+//! From what a person typed to a run: an id, the beginning of one, or a link out of the console.
+
+use futures_util::future::join_all;
+use url::Url;
+
+use super::{CommandError, Context, words};
+use crate::meter::CallError;
+use crate::model::{RunId, Snapshot, Text, Timestamp, Workspace};
+use crate::schedule::Purpose;
+use crate::sources::SourceErrorKind;
+
+/// The beginning of an id is enough from this length on.
+const SHORTEST_BEGINNING: usize = 4;
+
+/// A run that somebody means.
+pub struct Found {
+    pub workspace: Workspace,
+    pub id: RunId,
+    /// Asked for just now, where that was needed to find it.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// Looks where the tracker knows the run, then asks each workspace that may be meant.
+pub async fn find(context: &Context, typed: &str, workspace: &str, now: Timestamp) -> Result<Found, CommandError> {
+    let Meant { id, project_id } = read(typed)?;
+    let candidates = candidates(context, workspace, project_id)?;
+    if let Some(found) = known(context, &id, &candidates)? {
+        return Ok(found);
+    }
+    ask(context, id, candidates, now).await
+}
+
+struct Meant {
+    id: RunId,
+    /// Where a link said so.
+    project_id: Option<i64>,
+}
+
+fn read(typed: &str) -> Result<Meant, CommandError> {
+    let Ok(link) = Url::parse(typed).map_err(drop).and_then(|url| if url.has_host() { Ok(url) } else { Err(()) })
+    else {
+        let id = typed.parse().map_err(|error: crate::model::NotARunId| {
+            CommandError::user(format!("That is no run id: {error}. /runs lists the recent ones."))
+        })?;
+        return Ok(Meant { id, project_id: None });
+    };
+    let project_id = link
+        .query_pairs()
+        .find(|(name, _)| matches!(name.as_ref(), "defaultProjectId" | "projectId" | "ProjectId"))
+        .and_then(|(_, value)| value.parse().ok());
+    let id = typed
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+        .find(|part| uuid::Uuid::try_parse(part).is_ok() && part.len() == 36)
+        .and_then(|part| part.parse().ok());
+    match id {
+        Some(id) => Ok(Meant { id, project_id }),
+        None => Err(CommandError::user(
+            "That link opens a workspace, not a run. Copy the run's id from Deploy › details, or pick one from /runs.",
+        )),
+    }
+}
+
+fn candidates(context: &Context, name: &str, project_id: Option<i64>) -> Result<Vec<Workspace>, CommandError> {
+    let all = &context.workspaces;
+    if !name.is_empty() {
+        let named = all.iter().find(|workspace| workspace.name.eq_ignore_ascii_case(name)).cloned();
+        return named.map(|workspace| vec![workspace]).ok_or_else(|| no_workspace(all, name));
+    }
+    let linked: Vec<_> = all.iter().filter(|w| project_id.is_none_or(|id| id == w.project_id)).cloned().collect();
+    if linked.is_empty() {
+        return Err(CommandError::user(format!(
+            "That link belongs to a workspace I don't follow. I follow {}.",
+            names(all)
+        )));
+    }
+    Ok(linked)
+}
+
+pub fn no_workspace(all: &[Workspace], name: &str) -> CommandError {
+    CommandError::user(format!("I follow no workspace {}. I follow {}.", words::cut(name, 40), names(all)))
+}
+
+pub fn names(workspaces: &[Workspace]) -> String {
+    workspaces.iter().map(|workspace| workspace.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The one known run that begins like this.
+fn known(context: &Context, id: &RunId, candidates: &[Workspace]) -> Result<Option<Found>, CommandError> {
+    if id.as_str().len() < SHORTEST_BEGINNING {
+        return Ok(None);
+    }
+    let mut found: Vec<Found> = Vec::new();
+    for (key, state) in context.tracker.find(id.as_str()) {
+        let Some(workspace) = candidates.iter().find(|workspace| workspace.key() == key) else { continue };
+        let this = Found { workspace: workspace.clone(), id: state.snapshot.id.clone(), snapshot: None };
+        if this.id == *id {
+            return Ok(Some(this));
+        }
+        found.push(this);
+    }
+    match found.len() {
+        0 | 1 => Ok(found.pop()),
+        _ => {
+            found.sort_by(|a, b| a.id.cmp(&b.id));
+            let list = found.iter().take(10).fold(Text::default(), |text, run| {
+                text.line().code(run.id.as_str()).plain(format!(" in {}", run.workspace.name))
+            });
+            let mut text = Text::default().plain(format!("{} runs begin with {id}; type more of the id:", found.len()));
+            text.0.extend(list.0);
+            Err(CommandError::User(text))
+        }
+    }
+}
+
+/// Asks each workspace by its own call; one answer is enough.
+async fn ask(context: &Context, id: RunId, candidates: Vec<Workspace>, now: Timestamp) -> Result<Found, CommandError> {
+    let calls = candidates.iter().map(|workspace| context.meter.get(workspace, &id, Purpose::Command, now));
+    let answers = join_all(calls).await;
+    let mut failed = Vec::new();
+    let mut denied = Vec::new();
+    for (workspace, answer) in candidates.into_iter().zip(answers) {
+        match answer {
+            Ok(snapshot) => return Ok(Found { workspace, id: snapshot.id.clone(), snapshot: Some(snapshot) }),
+            Err(CallError::Source(error)) if error.kind == SourceErrorKind::NoSuchRun => denied.push(workspace),
+            Err(error) => failed.push((workspace, error)),
+        }
+    }
+    Err(not_found(&id, &denied, &failed))
+}
+
+fn not_found(id: &RunId, denied: &[Workspace], failed: &[(Workspace, CallError)]) -> CommandError {
+    let mut text = Text::default();
+    if !denied.is_empty() {
+        text = text
+            .plain("No run ")
+            .code(id.as_str())
+            .plain(format!(
+                " in {}. An id is 36 characters, as DataWorks shows it under Deploy › details; ",
+                names(denied)
+            ))
+            .code("/runs")
+            .plain(" lists the recent ones.");
+    }
+    for (workspace, error) in failed.iter().take(5) {
+        let space = if text.0.is_empty() { "" } else { "\n" };
+        text =
+            text.plain(format!("{space}I could not ask {}: {}", workspace.name, words::cut(&error.to_string(), 400)));
+    }
+    CommandError::User(text)
+}

@@ -1,0 +1,229 @@
+//! What people can type, in one table. Help, registration at the chats and the README's table derive from it.
+//!
+//! A command is a file with a [`Command`]; what it answers stands beside it.
+
+mod find;
+mod help;
+mod runs;
+mod status;
+mod unwatch;
+mod watch;
+mod watches;
+mod words;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::meter::Meter;
+use crate::metrics::{CommandLabels, Metrics};
+use crate::model::{
+    ArgInfo, CommandInfo, Destination, Reply, Request, RunState, Suggestion, Text, Timestamp, Workspace, WorkspaceKey,
+};
+use crate::store::StoreError;
+use crate::surfaces::Ask;
+use crate::tracker::Tracker;
+
+const COUNT: usize = 6;
+
+/// The one list.
+const COMMANDS: [Command; COUNT] =
+    [watch::COMMAND, unwatch::COMMAND, watches::COMMAND, status::COMMAND, runs::COMMAND, help::COMMAND];
+
+/// What surfaces know of the commands.
+pub static CATALOG: [CommandInfo; COUNT] = catalog();
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks the bounds")]
+const fn catalog() -> [CommandInfo; COUNT] {
+    let mut infos = [COMMANDS[0].info; COUNT];
+    let mut index = 0;
+    while index < COUNT {
+        infos[index] = COMMANDS[index].info;
+        index += 1;
+    }
+    infos
+}
+
+/// The argument that several commands share.
+const WORKSPACE: ArgInfo =
+    ArgInfo { name: "workspace", about: "the workspace's name", required: false, completes_runs: false };
+
+#[derive(Clone, Copy)]
+struct Command {
+    info: CommandInfo,
+    run: for<'a> fn(&'a Context, Call<'a>) -> BoxFuture<'a, Result<Reply, CommandError>>,
+}
+
+/// One use of a command.
+struct Call<'a> {
+    request: &'a Request,
+    /// In the order of the command's arguments; those not given are empty.
+    args: Vec<&'a str>,
+}
+
+impl<'a> Call<'a> {
+    /// The argument at this place; empty when not given.
+    fn arg(&self, index: usize) -> &'a str {
+        self.args.get(index).copied().unwrap_or_default()
+    }
+
+    /// Where later messages of this room go.
+    fn destination(&self) -> Destination {
+        Destination::Room { surface: self.request.surface.clone(), room: self.request.room.clone() }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.request.at
+    }
+}
+
+/// Tells the poller that somebody waits for a workspace.
+pub type Hurry = Box<dyn Fn(&WorkspaceKey, Timestamp) + Send + Sync>;
+
+/// What commands may use.
+pub struct Context {
+    pub tracker: Arc<Tracker>,
+    pub meter: Arc<Meter>,
+    pub metrics: Arc<Metrics>,
+    pub workspaces: Vec<Workspace>,
+    pub hurry: Hurry,
+}
+
+impl Context {
+    fn workspace(&self, key: &WorkspaceKey) -> Option<&Workspace> {
+        self.workspaces.iter().find(|workspace| workspace.key() == *key)
+    }
+}
+
+/// Whose fault it was: what the asker can mend is said, what is ours is logged and answered neutrally.
+#[derive(Debug)]
+enum CommandError {
+    User(Text),
+    Internal(String),
+}
+
+impl CommandError {
+    fn user(text: impl Into<String>) -> CommandError {
+        CommandError::User(Text::default().plain(text))
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> CommandError {
+        match error {
+            StoreError::Full => CommandError::user(
+                "I can't remember anything new: my disk is full. Nothing was changed; tell whoever runs me.",
+            ),
+            other => CommandError::Internal(other.to_string()),
+        }
+    }
+}
+
+/// Commands answered side by side.
+const CONCURRENCY: usize = 32;
+/// Suggestions offered at most: Discord's limit,
+/// <https://docs.discord.com/developers/interactions/receiving-and-responding>.
+const SUGGESTIONS: usize = 25;
+
+/// Answers what comes through the inbox until it is closed.
+pub async fn serve(context: Arc<Context>, mut inbox: mpsc::Receiver<Ask>) {
+    let places = Arc::new(Semaphore::new(CONCURRENCY));
+    while let Some(ask) = inbox.recv().await {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let context = Arc::clone(&context);
+        tokio::spawn(async move {
+            // Whoever asked may be gone; then nobody misses the answer.
+            match ask {
+                Ask::Command { request, reply } => drop(reply.send(answer(&context, &request).await)),
+                Ask::Suggest { request, reply } => drop(reply.send(suggest(&context, &request))),
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Runs one command.
+pub async fn answer(context: &Context, request: &Request) -> Reply {
+    let mut typed = request.text.trim().trim_start_matches('/').split_whitespace();
+    let name = typed.next().unwrap_or("help").to_ascii_lowercase();
+    let Some(command) = COMMANDS.iter().find(|command| command.info.name == name) else {
+        return private(unknown(&name));
+    };
+    let args: Vec<&str> = typed.collect();
+    let result = match misuse(&command.info, &args) {
+        Some(text) => Err(CommandError::User(text)),
+        None => (command.run)(context, Call { request, args }).await,
+    };
+    let (outcome, reply) = match result {
+        Ok(reply) => ("ok", reply),
+        Err(CommandError::User(text)) => ("refused", private(text)),
+        Err(CommandError::Internal(said)) => ("failed", private(apology(&command.info, &said))),
+    };
+    context.metrics.commands.get_or_create(&CommandLabels { command: command.info.name, outcome }).inc();
+    reply
+}
+
+fn private(text: Text) -> Reply {
+    Reply { text, private: true }
+}
+
+fn unknown(name: &str) -> Text {
+    let nearest = COMMANDS
+        .iter()
+        .map(|command| (strsim::osa_distance(command.info.name, name), command.info.name))
+        .filter(|(distance, _)| *distance <= 2)
+        .min();
+    let text = Text::default().plain("There is no command ").code(format!("/{}", words::cut(name, 32))).plain(". ");
+    match nearest {
+        Some((_, nearest)) => text.plain("Did you mean ").code(format!("/{nearest}")).plain("?"),
+        None => text.code("/help").plain(" lists what I can do."),
+    }
+}
+
+/// What is wrong with the arguments, if anything.
+fn misuse(info: &CommandInfo, args: &[&str]) -> Option<Text> {
+    let missing = info.args.get(args.len()..).unwrap_or_default().iter().find(|arg| arg.required);
+    let usage = |text: Text| text.plain(" Usage: ").code(usage(info));
+    if let Some(missing) = missing {
+        return Some(usage(
+            Text::default().code(format!("/{}", info.name)).plain(" needs ").plain(missing.about).plain("."),
+        ));
+    }
+    (args.len() > info.args.len())
+        .then(|| usage(Text::default().code(format!("/{}", info.name)).plain(" takes fewer words than that.")))
+}
+
+/// `/watch <run> [workspace]`
+pub fn usage(info: &CommandInfo) -> String {
+    let arg = |arg: &ArgInfo| if arg.required { format!(" <{}>", arg.name) } else { format!(" [{}]", arg.name) };
+    std::iter::once(format!("/{}", info.name)).chain(info.args.iter().map(arg)).collect()
+}
+
+/// Our fault: told neutrally, with a reference that finds the log line.
+fn apology(info: &CommandInfo, said: &str) -> Text {
+    let reference: String = uuid::Uuid::new_v4().simple().to_string().chars().take(8).collect();
+    tracing::error!(command = info.name, reference, error = said, "a command failed");
+    Text::default()
+        .plain("That went wrong on my side, and nothing was changed. Whoever runs me finds it in the log as ")
+        .code(reference)
+}
+
+/// Runs that match the last word typed, newest first; those still active before the ended ones.
+fn suggest(context: &Context, request: &Request) -> Vec<Suggestion> {
+    let typed = request.text.split_whitespace().nth(1).unwrap_or_default().to_lowercase();
+    let mut found = Vec::new();
+    for workspace in &context.workspaces {
+        for run in context.tracker.recent(&workspace.key()) {
+            let label = words::label(workspace, &run.snapshot);
+            if label.to_lowercase().contains(&typed) || run.snapshot.id.as_str().starts_with(&typed) {
+                found.push((run.snapshot.status.is_terminal(), std::cmp::Reverse(run.snapshot.created_at), label, run));
+            }
+        }
+    }
+    found.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
+    found.truncate(SUGGESTIONS);
+    let suggestion =
+        |(_, _, label, run): (_, _, String, Arc<RunState>)| Suggestion { label, value: run.snapshot.id.to_string() };
+    found.into_iter().map(suggestion).collect()
+}

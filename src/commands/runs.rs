@@ -1,0 +1,53 @@
+//! `/runs [workspace]`: recent runs, those still active first.
+
+use futures_util::FutureExt;
+
+use super::{Call, Command, CommandError, Context, find, words};
+use crate::model::{CommandInfo, Reply, Text, Tone};
+
+/// Lines for one workspace at most.
+const SHOWN: usize = 8;
+/// Workspaces shown when none is named.
+const WORKSPACES: usize = 4;
+
+pub const COMMAND: Command = Command {
+    info: CommandInfo { name: "runs", about: "List recent runs", args: &[super::WORKSPACE] },
+    run: |context, call| runs(context, call).boxed(),
+};
+
+#[expect(clippy::unused_async, reason = "the table's signature")]
+async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
+    let name = call.arg(0);
+    let named = context.workspaces.iter().filter(|w| name.is_empty() || w.name.eq_ignore_ascii_case(name));
+    let workspaces: Vec<_> = named.collect();
+    if workspaces.is_empty() {
+        return Err(find::no_workspace(&context.workspaces, name));
+    }
+    let mut text = Text::default();
+    for (index, workspace) in workspaces.iter().take(WORKSPACES).enumerate() {
+        let key = workspace.key();
+        text = if index == 0 { text } else { text.line() };
+        text = text.bold(workspace.name.clone()).plain(" ");
+        text.0.extend(words::age(&context.tracker.freshness(&key, None), call.now()).0);
+        let mut recent = context.tracker.recent(&key);
+        recent.sort_by_key(|run| run.snapshot.status.is_terminal());
+        if recent.is_empty() {
+            text = text.line().plain("no runs");
+        }
+        for run in recent.iter().take(SHOWN) {
+            let symbol = Tone::of(&run.snapshot.status).symbol();
+            let title = words::cut(&words::title(&run.snapshot), 60);
+            let standing = words::cut(&words::standing(run, call.now()), 80);
+            text = text
+                .line()
+                .plain(format!("{symbol} "))
+                .code(run.snapshot.id.short())
+                .plain(format!(" {title}: {standing}"));
+        }
+    }
+    if workspaces.len() > WORKSPACES {
+        let others = workspaces.iter().skip(WORKSPACES).map(|w| w.name.as_str()).collect::<Vec<_>>().join(", ");
+        text = text.line().plain(format!("Also: {others}. Name one: ")).code("/runs <workspace>");
+    }
+    Ok(super::private(text))
+}

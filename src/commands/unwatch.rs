@@ -1,0 +1,64 @@
+//! `/unwatch <run>`: stop what `/watch` began in this room.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::{Call, Command, CommandError, Context, words};
+use crate::model::{ArgInfo, CommandInfo, Reply, RunId, Scope, Subscription, Text};
+
+pub const COMMAND: Command = Command {
+    info: CommandInfo {
+        name: "unwatch",
+        about: "Stop posting about a run here",
+        args: &[ArgInfo { name: "run", about: "the run's id or its beginning", required: true, completes_runs: true }],
+    },
+    run: |context, call| unwatch(context, call).boxed(),
+};
+
+async fn unwatch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
+    let typed = call.arg(0);
+    let here = context.tracker.in_destination(&call.destination());
+    let mut meant = here.iter().filter_map(|subscription| {
+        let run = run_of(subscription)?;
+        run.as_str().starts_with(typed).then_some((subscription, run))
+    });
+    let (Some((subscription, run)), None) = (meant.next(), meant.next()) else {
+        return Err(CommandError::User(unclear(typed, &here)));
+    };
+    context.tracker.unsubscribe(&subscription.id).await?;
+    let state = context.tracker.state(subscription.scope.workspace(), run);
+    let name = state.map_or_else(|| format!("run {}", run.short()), |state| words::title(&state.snapshot));
+    let text = Text::default()
+        .plain(format!("No longer watching {name} ("))
+        .code(run.short())
+        .plain("). Messages already on their way may still arrive. Again: ")
+        .code(format!("/watch {}", run.short()));
+    Ok(Reply { text, private: false })
+}
+
+fn run_of(subscription: &Subscription) -> Option<&RunId> {
+    match &subscription.scope {
+        Scope::Run { run, .. } => Some(run),
+        Scope::Workspace { .. } => None,
+    }
+}
+
+fn unclear(typed: &str, here: &[Arc<Subscription>]) -> Text {
+    let matching = here.iter().filter_map(|s| run_of(s)).filter(|run| run.as_str().starts_with(typed));
+    let runs: Vec<&str> = matching.map(RunId::as_str).take(10).collect();
+    let typed = words::cut(typed, 64);
+    if runs.is_empty() {
+        return Text::default()
+            .plain("This room does not watch ")
+            .code(typed)
+            .plain("; a watch ends by itself with its run. ")
+            .code("/watches")
+            .plain(" lists what it watches.");
+    }
+    Text::default().plain(format!(
+        "{} watched runs begin with {typed}: {}. Type more of the id.",
+        runs.len(),
+        runs.join(", ")
+    ))
+}

@@ -1,0 +1,111 @@
+//! How answers say where a run stands.
+
+use std::time::Duration;
+
+use crate::model::{RunState, Snapshot, Stage, Status, Text, Timestamp, Workspace};
+use crate::tracker::Freshness;
+
+/// At most `limit` characters, with an ellipsis where something is missing.
+pub fn cut(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// `48 s`, `3 min 10 s`, `2 h 5 min`, `3 d 4 h`
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, 0) => format!("{m} min"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, 0, _) => format!("{h} h"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, 0, _, _) => format!("{d} d"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+/// `orders_daily v12`, else `run 7b1e04c2`
+pub fn title(run: &Snapshot) -> String {
+    if run.description.trim().is_empty() {
+        format!("run {}", run.id.short())
+    } else {
+        cut(&one_line(&run.description), 80)
+    }
+}
+
+/// One line of a list of runs: `orders_daily v12 · Running · warehouse · 7b1e04c2`
+pub fn label(workspace: &Workspace, run: &Snapshot) -> String {
+    let name = cut(&title(run), 48);
+    cut(&format!("{name} · {} · {} · {}", run.status, workspace.name, run.id.short()), 100)
+}
+
+/// Where a run stands: `stage 2 of 3, PROD_CHECK running for 48 s`
+pub fn standing(run: &RunState, now: Timestamp) -> String {
+    let snapshot = &run.snapshot;
+    if snapshot.status.is_terminal() {
+        let said = ended(&snapshot.status);
+        let why = one_line(&snapshot.message);
+        return if why.is_empty() { said.to_owned() } else { format!("{said}: {}", cut(&why, 200)) };
+    }
+    let Some(stage) = snapshot.current() else {
+        return format!("{}, no stages yet", snapshot.status);
+    };
+    let place = snapshot.position(&stage.code).unwrap_or(1);
+    format!(
+        "stage {place} of {}, {} {}",
+        snapshot.stages.len(),
+        cut(&one_line(&stage.code), 60),
+        stage_words(run, stage, now)
+    )
+}
+
+/// `running for 48 s`, `waits for someone to start it`, `passed`
+pub fn stage_words(run: &RunState, stage: &Stage, now: Timestamp) -> String {
+    let is_gate = run.snapshot.gate().is_some_and(|gate| gate.code == stage.code);
+    let since = run.since.get(&stage.code).map(|since| duration(crate::diff::elapsed(*since, now)));
+    match (&stage.status, since) {
+        (Status::Init, _) if is_gate => "waits for someone to start it".to_owned(),
+        (Status::Init, _) => "not started".to_owned(),
+        (Status::Running, Some(since)) => format!("running for {since}"),
+        (Status::Running, None) => "running".to_owned(),
+        (Status::Success, _) => "passed".to_owned(),
+        (Status::Fail, _) => "failed".to_owned(),
+        (Status::Termination, _) => "terminated".to_owned(),
+        (Status::Cancel, _) => "cancelled".to_owned(),
+        (Status::Unknown(raw), _) => format!("in a state I don't know: {}", cut(&one_line(raw), 40)),
+    }
+}
+
+pub fn ended(status: &Status) -> &'static str {
+    match status {
+        Status::Success => "ended with Success",
+        Status::Fail => "ended with Fail",
+        Status::Termination => "was terminated",
+        Status::Cancel => "was cancelled",
+        _ => "has not ended",
+    }
+}
+
+/// How old what we say is, and why it may be older than wished.
+pub fn age(freshness: &Freshness, now: Timestamp) -> Text {
+    let ago = |at: Timestamp| duration(crate::diff::elapsed(at, now));
+    let text = match freshness.seen_at {
+        Some(seen) => Text::default().plain(format!("Last seen {} ago.", ago(seen))),
+        None => Text::default().plain("Not seen yet."),
+    };
+    match &freshness.failure {
+        Some(failure) => {
+            text.plain(format!(" Polling has failed for {}: {}", ago(failure.since), cut(&failure.said, 300)))
+        }
+        None => text,
+    }
+}
+
+/// Text of strangers on one line.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

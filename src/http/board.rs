@@ -1,0 +1,131 @@
+//! `/`: the board. Runs of each workspace as last seen, and what is owed to whom. Read only, no script.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderName, header};
+use axum::response::{Html, IntoResponse};
+
+use super::Pages;
+use crate::model::{RunState, Status, Timestamp, Tone, Workspace};
+
+/// Runs shown of each workspace.
+const RUNS: usize = 12;
+
+/// Nothing is loaded from anywhere, nobody may frame it.
+const HEADERS: [(HeaderName, &str); 3] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--line:#8884;--dim:#777}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
+h1{font-size:1.4rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .3rem}p{margin:.2rem 0;color:var(--dim)}
+table{border-collapse:collapse;width:100%}td{border-top:1px solid var(--line);padding:.45rem .6rem .45rem 0;vertical-align:top}
+code{font:13px ui-monospace,monospace}a{color:inherit}
+.stage{display:inline-block;border:1px solid var(--line);border-left-width:4px;border-radius:4px;padding:0 .5rem;margin:.1rem .3rem .1rem 0;font-size:13px;white-space:nowrap}
+.progress{border-left-color:#3b82f6}.good{border-left-color:#16a34a}.bad{border-left-color:#dc2626}.waiting{border-left-color:#f59e0b}.stopped{border-left-color:#6b7280}.unknown{border-left-color:#a855f7}
+.failing{color:#dc2626}";
+
+pub async fn page(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
+    let now = (pages.clock)();
+    let mut html = String::with_capacity(16 * 1024);
+    html.push_str("<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>");
+    html.push_str("<meta name=viewport content=\"width=device-width\"><title>Callboard</title><style>");
+    html.push_str(STYLE);
+    html.push_str("</style><h1>Callboard</h1>");
+    let summary = match pages.store.overview().await {
+        Ok(overview) => {
+            let counts = overview.deliveries.iter().map(|(state, count)| format!("{count} {}", state.as_str()));
+            let counts = counts.collect::<Vec<_>>().join(", ");
+            let counts = if counts.is_empty() { "none yet".to_owned() } else { counts.replace('_', " ") };
+            format!("{} subscriptions. Deliveries: {counts}.", overview.subscriptions)
+        }
+        Err(error) => format!("The store does not answer: {error}"),
+    };
+    push(&mut html, format_args!("<p>{}", escape(&summary)));
+    for workspace in &pages.workspaces {
+        section(&mut html, &pages, workspace, now);
+    }
+    (HEADERS, Html(html))
+}
+
+fn section(html: &mut String, pages: &Pages, workspace: &Workspace, now: Timestamp) {
+    let key = workspace.key();
+    push(html, format_args!("<h2>{}</h2><p>{} ", escape(&workspace.name), escape(&key.0)));
+    let freshness = pages.tracker.freshness(&key, None);
+    match freshness.seen_at {
+        Some(seen) => push(html, format_args!("· seen {} s ago", now.duration_since(seen).as_secs().max(0))),
+        None => html.push_str("· not seen yet"),
+    }
+    if let Some(failure) = freshness.failure {
+        push(html, format_args!("<p class=failing>Polling fails since {}: {}", failure.since, escape(&failure.said)));
+    }
+    html.push_str("<table>");
+    for run in pages.tracker.recent(&key).iter().take(RUNS) {
+        row(html, pages, workspace, run);
+    }
+    html.push_str("</table>");
+}
+
+fn row(html: &mut String, pages: &Pages, workspace: &Workspace, run: &RunState) {
+    let snapshot = &run.snapshot;
+    let url = pages.meter.url(workspace, &snapshot.id);
+    let href = if url.starts_with("https://") { escape(&url) } else { String::new() };
+    let watchers = pages.tracker.interested(&workspace.key(), &snapshot.id).len();
+    push(
+        html,
+        format_args!(
+            "<tr><td><a href=\"{href}\"><b>{}</b></a><br><code>{}</code> · {} · {watchers} subscribed<td>",
+            escape(snapshot.title()),
+            escape(snapshot.id.short()),
+            escape(snapshot.status.as_str()),
+        ),
+    );
+    let gate = snapshot.gate().map(|stage| stage.code.as_str());
+    for stage in &snapshot.stages {
+        let (tone, word) = match (&stage.status, gate == Some(stage.code.as_str())) {
+            (Status::Init, true) => ("waiting", "waits for someone"),
+            (Status::Init, false) => ("", "not started"),
+            (status, _) => (class(Tone::of(status)), status.as_str()),
+        };
+        push(html, format_args!("<span class=\"stage {tone}\" title=\"{}\">", escape(&stage.message)));
+        push(html, format_args!("<b>{}</b> {}</span>", escape(&stage.code), escape(word)));
+    }
+}
+
+fn class(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Progress => "progress",
+        Tone::Good => "good",
+        Tone::Bad => "bad",
+        Tone::Waiting => "waiting",
+        Tone::Stopped => "stopped",
+        Tone::Unknown => "unknown",
+    }
+}
+
+fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
+    let _cannot_fail = html.write_fmt(text);
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}

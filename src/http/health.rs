@@ -1,0 +1,78 @@
+//! `/healthz`: the process lives. `/readyz`: it does its work. `/metrics`: the figures.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::Pages;
+use crate::model::{DeliveryState, Timestamp};
+use crate::store::{Overview, StoreError};
+
+pub async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// 200 once the store can be written and each workspace was polled, well or not; 503 before that and while ending.
+/// Throttling and failing polls show in the body alone: restarting would not mend them.
+pub async fn ready(State(pages): State<Arc<Pages>>) -> Response {
+    let now = (pages.clock)();
+    let draining = pages.draining.load(Ordering::Relaxed);
+    let store = pages.store.overview().await;
+    let workspaces: Vec<_> = pages
+        .workspaces
+        .iter()
+        .map(|workspace| {
+            let freshness = pages.tracker.freshness(&workspace.key(), None);
+            json!({
+                "name": workspace.name,
+                "polled": pages.tracker.was_polled(&workspace.key()),
+                "seen_at": freshness.seen_at,
+                "seconds_since_seen": freshness.seen_at.map(|seen| now.duration_since(seen).as_secs()),
+                "failing_since": freshness.failure.as_ref().map(|failure| failure.since),
+                "error": freshness.failure.map(|failure| failure.said),
+                "calls_blocked_until": pages.meter.blocked_until(&workspace.region),
+            })
+        })
+        .collect();
+    let polled = pages.workspaces.iter().all(|workspace| pages.tracker.was_polled(&workspace.key()));
+    let ready = store.is_ok() && polled && !draining;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "ready": ready,
+        "draining": draining,
+        "store": store.err().map_or_else(|| "ok".to_owned(), |error| error.to_string()),
+        "workspaces": workspaces,
+    });
+    (status, Json(body)).into_response()
+}
+
+pub async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
+    let text = measure(&pages, (pages.clock)()).await.map_err(|error| error.to_string());
+    match text.and_then(|()| pages.metrics.encode().map_err(|error| error.to_string())) {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => {
+            tracing::error!(error, "the metrics can't be read");
+            (StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be read; the log says why\n").into_response()
+        }
+    }
+}
+
+/// Gauges that are read off the store when somebody asks.
+async fn measure(pages: &Pages, now: Timestamp) -> Result<(), StoreError> {
+    let Overview { deliveries, oldest_open, subscriptions, .. } = pages.store.overview().await?;
+    let open = [DeliveryState::Pending, DeliveryState::InFlight, DeliveryState::Unknown];
+    let count: u64 = deliveries.iter().filter(|(state, _)| open.contains(state)).map(|(_, count)| count).sum();
+    pages.metrics.open.set(i64::try_from(count).unwrap_or(i64::MAX));
+    let age = oldest_open.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
+    pages.metrics.oldest_open.set(age);
+    pages.metrics.subscriptions.set(i64::try_from(subscriptions).unwrap_or(i64::MAX));
+    Ok(())
+}

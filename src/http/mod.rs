@@ -1,0 +1,76 @@
+//! What is served over HTTP: health, metrics, the board. TLS and authentication are the reverse proxy's job; by default
+//! only this machine can reach it.
+
+mod board;
+mod health;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::meter::Meter;
+use crate::metrics::Metrics;
+use crate::model::{Clock, Workspace};
+use crate::store::Store;
+use crate::tracker::Tracker;
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where health, metrics and the board are served.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+}
+
+/// Connections that linger when the process stops are cut after this.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the pages show.
+pub struct Pages {
+    pub tracker: Arc<Tracker>,
+    pub meter: Arc<Meter>,
+    pub store: Arc<dyn Store>,
+    pub metrics: Arc<Metrics>,
+    pub workspaces: Vec<Workspace>,
+    pub clock: Clock,
+    pub draining: AtomicBool,
+}
+
+impl Pages {
+    /// From now on `/readyz` says that this process ends.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+pub fn router(pages: Arc<Pages>) -> Router {
+    Router::new()
+        .route("/", get(board::page))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .with_state(pages)
+}
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, pages: Arc<Pages>, stop: CancellationToken) -> std::io::Result<()> {
+    let stopped = stop.clone();
+    let server = axum::serve(listener, router(pages)).with_graceful_shutdown(async move { stopped.cancelled().await });
+    let cut = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = server => result,
+        () = cut => Ok(()),
+    }
+}

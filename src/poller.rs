@@ -1,0 +1,162 @@
+//! tick(now): takes the workspaces that are due, lists their runs, lets the tracker record what changed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::task::TaskTracker;
+
+use crate::meter::{CallError, Meter};
+use crate::metrics::{Metrics, OfWorkspace};
+use crate::model::{RunId, RunState, Timestamp, Workspace, WorkspaceKey};
+use crate::schedule::{Activity, Intervals, Purpose, Schedule};
+use crate::sources::{PAGE_SIZE, SourceErrorKind};
+use crate::store::StoreError;
+use crate::tracker::{Page, Sight, Tracker};
+
+/// Pages listed in one poll at most: behind them, runs are asked for one by one.
+const PAGES: u32 = 5;
+/// Runs asked for one by one in one poll at most; the others wait for the next.
+const GETS: usize = 10;
+
+pub struct Poller {
+    tracker: Arc<Tracker>,
+    meter: Arc<Meter>,
+    metrics: Arc<Metrics>,
+    workspaces: HashMap<WorkspaceKey, Workspace>,
+    schedule: Mutex<Schedule>,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Poller {
+    pub fn new(
+        tracker: Arc<Tracker>,
+        meter: Arc<Meter>,
+        metrics: Arc<Metrics>,
+        workspaces: &[Workspace],
+        intervals: Intervals,
+        now: Timestamp,
+    ) -> Poller {
+        let workspaces: HashMap<_, _> = workspaces.iter().map(|w| (w.key(), w.clone())).collect();
+        let schedule = Mutex::new(Schedule::new(intervals, workspaces.keys().cloned(), now));
+        Poller { tracker, meter, metrics, workspaces, schedule, tasks: TaskTracker::new() }
+    }
+
+    /// Begins a poll of each workspace that is due; a slow one delays no other. Returns when the next is due.
+    pub fn tick(self: &Arc<Self>, now: Timestamp) -> Option<Timestamp> {
+        let due = self.with_schedule(|schedule| {
+            let due = schedule.due(now);
+            due.iter().for_each(|key| schedule.began(key));
+            due
+        });
+        for key in due {
+            let poller = Arc::clone(self);
+            self.tasks.spawn(async move { poller.poll(&key, now).await });
+        }
+        self.measure_lag(now);
+        self.with_schedule(|schedule| schedule.next_due())
+    }
+
+    /// Resolves when no poll is under way.
+    pub async fn idle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
+
+    /// Somebody subscribed to something here.
+    pub fn hurry(&self, workspace: &WorkspaceKey, now: Timestamp) {
+        self.with_schedule(|schedule| schedule.hurry(workspace, now));
+    }
+
+    async fn poll(&self, key: &WorkspaceKey, now: Timestamp) {
+        let Some(workspace) = self.workspaces.get(key) else { return };
+        let failing = self.tracker.freshness(key, None).failure;
+        match self.look(workspace, now).await {
+            Ok(activity) => {
+                if let Some(failure) = failing {
+                    tracing::info!(workspace = workspace.name, failing_since = %failure.since, "polling works again");
+                }
+                self.with_schedule(|schedule| schedule.went(key, activity, now));
+            }
+            Err(PollError::Call(CallError::Budget { until, .. })) => {
+                self.with_schedule(|schedule| schedule.postponed(key, until));
+            }
+            Err(error) => {
+                // Said once an outage, not once a poll.
+                if failing.is_none() {
+                    tracing::warn!(workspace = workspace.name, %error, "polling fails; watches stay, it is tried again");
+                } else {
+                    tracing::debug!(workspace = workspace.name, %error, "polling still fails");
+                }
+                self.tracker.poll_failed(key, error.to_string(), now);
+                self.with_schedule(|schedule| schedule.failed(key, now));
+            }
+        }
+    }
+
+    /// One look at a workspace: the newest page, then what is followed beyond it by the cheapest way.
+    async fn look(&self, workspace: &Workspace, now: Timestamp) -> Result<Activity, PollError> {
+        let key = workspace.key();
+        let mut runs = self.meter.list(workspace, 1, Purpose::Poll, now).await?;
+        let page = Page { ids: runs.iter().map(|run| run.id.clone()).collect(), full: runs.len() >= PAGE_SIZE };
+        let mut missing = Vec::new();
+        let mut wanted = self.tracker.off_page(&key, &page.ids);
+        let mut more = page.full;
+        let mut number = 1;
+        // A further page is worth its call while it may hold more than one run that is followed.
+        while more && wanted.len() > 1 && number < PAGES {
+            number += 1;
+            let Ok(listed) = self.meter.list(workspace, number, Purpose::Poll, now).await else { break };
+            more = listed.len() >= PAGE_SIZE;
+            let found = listed.into_iter().filter(|run| wanted.contains(&run.id)).collect::<Vec<_>>();
+            more &= found.len() > 1;
+            wanted.retain(|id| found.iter().all(|run| run.id != *id));
+            runs.extend(found);
+        }
+        for id in self.longest_unseen(&key, wanted) {
+            match self.meter.get(workspace, &id, Purpose::Poll, now).await {
+                Ok(run) => runs.push(run),
+                Err(CallError::Source(error)) if error.kind == SourceErrorKind::NoSuchRun => missing.push(id),
+                Err(_) => break,
+            }
+        }
+        let changes = self.tracker.observe(workspace, Sight { page: Some(page), runs, missing }, now).await?;
+        Ok(self.activity(&key, !changes.is_empty()))
+    }
+
+    fn longest_unseen(&self, key: &WorkspaceKey, mut runs: Vec<RunId>) -> Vec<RunId> {
+        runs.sort_by_key(|run| self.tracker.freshness(key, Some(run)).seen_at);
+        runs.truncate(GETS);
+        runs
+    }
+
+    fn activity(&self, key: &WorkspaceKey, changed: bool) -> Activity {
+        if !self.tracker.is_watched(key) {
+            return Activity::Unwatched;
+        }
+        let active = self.tracker.active(key);
+        let waits = |run: &Arc<RunState>| run.gate.as_ref().is_some_and(|gate| gate.told);
+        if changed || !active.iter().all(waits) { Activity::Moving } else { Activity::Quiet }
+    }
+
+    fn measure_lag(&self, now: Timestamp) {
+        for (key, workspace) in &self.workspaces {
+            if let Some(seen) = self.tracker.freshness(key, None).seen_at {
+                let labels = OfWorkspace { workspace: workspace.name.clone() };
+                self.metrics.poll_lag.get_or_create(&labels).set(now.duration_since(seen).as_secs_f64());
+            }
+        }
+    }
+
+    fn with_schedule<T>(&self, act: impl FnOnce(&mut Schedule) -> T) -> T {
+        act(&mut self.schedule.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,293 @@
+//! Which workspace to poll when, within the call budget. Pure: time is an argument, jitter derives from names.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use jiff::{SignedDuration, ToSpan, tz};
+
+use crate::model::{Timestamp, WorkspaceKey};
+
+/// How often a workspace is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Intervals {
+    pub fastest: Duration,
+    pub slowest: Duration,
+}
+
+/// What the last poll of a workspace showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Something changed just now, or a stage runs.
+    Moving,
+    /// Everything waits for people or has ended.
+    Quiet,
+    /// Nobody subscribes to anything here.
+    Unwatched,
+}
+
+/// Failed polls are repeated no later than this, unless the slowest interval is longer.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// Quiet polls until the slowest interval is reached from the fastest: each is half as long again as the one before.
+const GROWTH: f64 = 1.5;
+/// An unwatched workspace is looked at this many times less often than a quiet one.
+const UNWATCHED: u32 = 10;
+
+#[derive(Debug, Clone)]
+struct Entry {
+    due: Timestamp,
+    running: bool,
+    polls: u64,
+    /// Quiet polls in a row.
+    quiet: u32,
+    /// Failed polls in a row.
+    failed: u32,
+}
+
+/// When each workspace is due.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    intervals: Intervals,
+    entries: HashMap<WorkspaceKey, Entry>,
+}
+
+impl Schedule {
+    /// All workspaces due at once; the budget spreads them.
+    pub fn new(intervals: Intervals, workspaces: impl IntoIterator<Item = WorkspaceKey>, now: Timestamp) -> Schedule {
+        let entry = Entry { due: now, running: false, polls: 0, quiet: 0, failed: 0 };
+        Schedule { intervals, entries: workspaces.into_iter().map(|key| (key, entry.clone())).collect() }
+    }
+
+    /// Workspaces that are due and not being polled, the longest due first: so that a short budget is shared fairly.
+    pub fn due(&self, now: Timestamp) -> Vec<WorkspaceKey> {
+        let mut due: Vec<_> = self.entries.iter().filter(|(_, entry)| !entry.running && entry.due <= now).collect();
+        due.sort_by(|(a_key, a), (b_key, b)| (a.due, a_key).cmp(&(b.due, b_key)));
+        due.into_iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// When the next workspace becomes due.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.entries.values().filter(|entry| !entry.running).map(|entry| entry.due).min()
+    }
+
+    pub fn began(&mut self, key: &WorkspaceKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.running = true;
+            entry.polls = entry.polls.wrapping_add(1);
+        }
+    }
+
+    /// A poll that worked.
+    pub fn went(&mut self, key: &WorkspaceKey, activity: Activity, now: Timestamp) {
+        let Intervals { fastest, slowest } = self.intervals;
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.running = false;
+        entry.failed = 0;
+        entry.quiet = if activity == Activity::Moving { 0 } else { entry.quiet.saturating_add(1) };
+        let interval = match activity {
+            Activity::Moving => fastest,
+            Activity::Quiet => grown(fastest, entry.quiet).min(slowest),
+            Activity::Unwatched => slowest.saturating_mul(UNWATCHED),
+        };
+        entry.due = after(now, jittered(interval, key, entry.polls));
+    }
+
+    /// A poll that failed: the next one later and later, up to five minutes.
+    pub fn failed(&mut self, key: &WorkspaceKey, now: Timestamp) {
+        let Intervals { fastest, slowest } = self.intervals;
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.running = false;
+        entry.failed = entry.failed.saturating_add(1);
+        let doubled = fastest.saturating_mul(1 << entry.failed.min(16));
+        entry.due = after(now, jittered(doubled.min(LONGEST_BACKOFF.max(slowest)), key, entry.polls));
+    }
+
+    /// No call was made: the budget allows the next one at `until`. Keeps its place in the queue.
+    pub fn postponed(&mut self, key: &WorkspaceKey, until: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.running = false;
+            entry.due = entry.due.max(until);
+        }
+    }
+
+    /// Somebody has just subscribed here: look again within the fastest interval.
+    pub fn hurry(&mut self, key: &WorkspaceKey, now: Timestamp) {
+        let soon = after(now, self.intervals.fastest);
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.quiet = 0;
+            if entry.failed == 0 {
+                entry.due = entry.due.min(soon);
+            }
+        }
+    }
+}
+
+fn grown(fastest: Duration, quiet: u32) -> Duration {
+    let factor = GROWTH.powi(i32::try_from(quiet.min(32)).unwrap_or(32));
+    Duration::try_from_secs_f64(fastest.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+}
+
+/// Up to a tenth shorter, always the same for the same poll of the same workspace: polls spread, runs repeat.
+fn jittered(interval: Duration, key: &WorkspaceKey, polls: u64) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (key, polls).hash(&mut hasher);
+    let permille = u32::try_from(hasher.finish() % 100).unwrap_or(0);
+    interval.saturating_sub(interval / 1000 * permille)
+}
+
+/// `now` plus a duration, saturating at the end of time.
+pub fn after(now: Timestamp, duration: Duration) -> Timestamp {
+    let signed = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    now.checked_add(signed).unwrap_or(Timestamp::MAX)
+}
+
+/// What an account may call in one region.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    pub calls_per_second: f64,
+    /// `None`: no daily cap.
+    pub calls_per_day: Option<f64>,
+}
+
+/// Why a call is made; people who wait for an answer come before polls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Poll,
+    Command,
+}
+
+/// How a call ended, as far as the budget cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Answered,
+    Throttled {
+        after: Option<Duration>,
+    },
+    /// Today's quota is gone.
+    QuotaGone,
+}
+
+/// Others use the account too: of the calls a second we take at most this share.
+const OUR_SHARE: f64 = 0.8;
+/// Of the day's calls this share may be spent in a burst; the rest comes evenly over the day, so that the sum of both
+/// never exceeds the day's cap.
+const BURST_SHARE: f64 = 0.2;
+/// Polls leave this share of the burst to commands.
+const RESERVED_SHARE: f64 = 0.25;
+/// The rate is never throttled below this share.
+const LOWEST_FACTOR: f64 = 1.0 / 16.0;
+/// What a good minute gives back of the rate.
+const RECOVERY_PER_MINUTE: f64 = 0.1;
+/// A throttled answer without a wait pauses this long.
+const PAUSE: Duration = Duration::from_secs(2);
+const SECONDS_PER_DAY: f64 = 86_400.0;
+/// DataWorks' day is taken to begin at midnight in China.
+const QUOTA_OFFSET_HOURS: i8 = 8;
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    capacity: f64,
+    per_second: f64,
+}
+
+impl Bucket {
+    fn refill(&mut self, seconds: f64, factor: f64) {
+        self.tokens = (self.tokens + seconds * self.per_second * factor).min(self.capacity);
+    }
+
+    /// Seconds until there is one token above `reserve`.
+    fn wait(&self, reserve: f64, factor: f64) -> f64 {
+        ((reserve + 1.0 - self.tokens) / (self.per_second * factor)).max(0.0)
+    }
+}
+
+/// The call budget of one account in one region.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    second: Bucket,
+    day: Option<Bucket>,
+    /// 1 unless throttled.
+    factor: f64,
+    at: Timestamp,
+    blocked_until: Option<Timestamp>,
+}
+
+impl Budget {
+    pub fn new(limits: Limits, now: Timestamp) -> Budget {
+        let per_second = limits.calls_per_second * OUR_SHARE;
+        let capacity = per_second.max(1.0);
+        let day = limits.calls_per_day.map(|calls| {
+            let capacity = (calls * BURST_SHARE).max(1.0);
+            Bucket { tokens: capacity, capacity, per_second: (calls - capacity).max(1.0) / SECONDS_PER_DAY }
+        });
+        let second = Bucket { tokens: capacity, capacity, per_second };
+        Budget { second, day, factor: 1.0, at: now, blocked_until: None }
+    }
+
+    /// Takes one call out of the budget, or says when there will be one.
+    pub fn take(&mut self, purpose: Purpose, now: Timestamp) -> Result<(), Timestamp> {
+        self.pass(now);
+        if let Some(until) = self.blocked_until {
+            return Err(until);
+        }
+        let reserve = |bucket: &Bucket| match purpose {
+            Purpose::Command => 0.0,
+            Purpose::Poll => (bucket.capacity * RESERVED_SHARE).min(bucket.capacity - 1.0).floor().max(0.0),
+        };
+        let second = self.second.wait(0.0, self.factor);
+        let day = self.day.as_ref().map_or(0.0, |bucket| bucket.wait(reserve(bucket), 1.0));
+        let wait = second.max(day);
+        if wait > 0.0 {
+            return Err(after(now, Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX)));
+        }
+        self.second.tokens -= 1.0;
+        if let Some(bucket) = &mut self.day {
+            bucket.tokens -= 1.0;
+        }
+        Ok(())
+    }
+
+    pub fn answered(&mut self, verdict: Verdict, now: Timestamp) {
+        self.pass(now);
+        match verdict {
+            Verdict::Answered => {}
+            Verdict::Throttled { after: wait } => {
+                self.factor = (self.factor / 2.0).max(LOWEST_FACTOR);
+                self.second.tokens = 0.0;
+                self.blocked_until = Some(after(now, wait.unwrap_or(PAUSE)));
+            }
+            Verdict::QuotaGone => self.blocked_until = Some(next_quota_day(now)),
+        }
+    }
+
+    /// Calls that could be made at once, a daily cap permitting. `None`: no daily cap.
+    pub fn left(&self) -> Option<u64> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small non-negative count")]
+        self.day.as_ref().map(|bucket| bucket.tokens.max(0.0) as u64)
+    }
+
+    pub fn blocked_until(&self) -> Option<Timestamp> {
+        self.blocked_until
+    }
+
+    fn pass(&mut self, now: Timestamp) {
+        let seconds = now.duration_since(self.at).as_secs_f64().max(0.0);
+        self.at = self.at.max(now);
+        self.factor = (self.factor + seconds / 60.0 * RECOVERY_PER_MINUTE).min(1.0);
+        self.second.refill(seconds, self.factor);
+        if let Some(bucket) = &mut self.day {
+            bucket.refill(seconds, 1.0);
+        }
+        self.blocked_until = self.blocked_until.filter(|until| *until > now);
+    }
+}
+
+/// The next midnight in China.
+fn next_quota_day(now: Timestamp) -> Timestamp {
+    let zone = tz::TimeZone::fixed(tz::offset(QUOTA_OFFSET_HOURS));
+    let tomorrow = now.to_zoned_datetime(zone.clone()).date().checked_add(1.day());
+    tomorrow
+        .and_then(|date| date.to_zoned_datetime(zone))
+        .map_or_else(|_| after(now, Duration::from_secs(86_400)), |midnight| midnight.timestamp())
+}
