@@ -107,3 +107,80 @@ impl Pacer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn retry(after: Option<u64>) -> Outcome {
+        Outcome::Retry { after: after.map(Duration::from_secs), reason: String::new() }
+    }
+
+    fn waited(outcome: &Outcome, attempt: u32, chance: f64) -> Option<f64> {
+        match follow_up(outcome, attempt, now(), chance) {
+            Verdict::Again { at, .. } => Some(at.duration_since(now()).as_secs_f64()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn eighteen_attempts_span_four_days() {
+        let waits: Vec<f64> = (1..18).map(|attempt| waited(&retry(None), attempt, 0.5).unwrap()).collect();
+        let hours = waits.iter().sum::<f64>() / 3600.0;
+        assert!((99.0..101.0).contains(&hours), "{hours} h");
+        assert_eq!(follow_up(&retry(None), 18, now(), 0.5), Verdict::Dead);
+    }
+
+    #[test]
+    fn what_the_platform_asks_for_moves_an_attempt_later_never_earlier() {
+        assert_eq!(waited(&retry(Some(60)), 1, 0.5), Some(60.0));
+        assert_eq!(waited(&retry(Some(1)), 5, 0.5), Some(300.0));
+        assert_eq!(waited(&retry(Some(10_000_000)), 1, 0.5), Some(86_400.0), "a day is the longest");
+    }
+
+    #[test]
+    fn one_message_that_fails_for_ever_holds_its_destination_up_no_longer_than_the_others_do() {
+        // The destination has answered others in between: its own count begins anew.
+        let wait = closed_until(&retry(None), 1, now(), 0.5).unwrap().duration_since(now()).as_secs();
+        assert_eq!(wait, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn chance_moves_a_wait_by_a_fifth_at_most(attempt in 1u32..18, chance in 0.0f64..1.0) {
+            let planned = waited(&retry(None), attempt, 0.5).unwrap();
+            let actual = waited(&retry(None), attempt, chance).unwrap();
+            prop_assert!((actual / planned - 1.0).abs() <= 0.2 + 1e-9);
+        }
+
+        #[test]
+        fn in_no_window_more_than_the_pace_leaves(
+            count in 1usize..20,
+            window in 1u64..120,
+            wishes in prop::collection::vec(0u64..5_000, 1..300),
+        ) {
+            let pace = Pace { count, window: Duration::from_secs(window) };
+            let mut pacer = Pacer::default();
+            let mut wishes = wishes;
+            wishes.sort_unstable();
+            let mut sent: Vec<Timestamp> = Vec::new();
+            for wish in wishes {
+                let at = now() + Duration::from_secs(wish);
+                if pacer.ready_at(pace) <= at {
+                    pacer.sent(pace, at);
+                    sent.push(at);
+                }
+            }
+            for first in &sent {
+                let end = *first + pace.window;
+                prop_assert!(sent.iter().filter(|at| (*first..end).contains(at)).count() <= count);
+            }
+        }
+    }
+}

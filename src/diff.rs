@@ -210,3 +210,225 @@ fn alike(old: &Snapshot, new: &Snapshot) -> bool {
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Stage;
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn workspace() -> Workspace {
+        Workspace { name: "warehouse".into(), region: "cn-shanghai".into(), project_id: 10000 }
+    }
+
+    /// `run("Running", "BUILD=Success PROD_CHECK=Init")`
+    fn run(status: &str, stages: &str) -> Snapshot {
+        let stages = stages.split_whitespace().enumerate().map(|(index, stage)| {
+            let (code, status) = stage.split_once('=').unwrap();
+            Stage {
+                code: code.into(),
+                name: String::new(),
+                step: i64::try_from(index).unwrap() + 1,
+                kind: if code == "BUILD" { "Build" } else { "Deploy" }.into(),
+                status: status.into(),
+                message: String::new(),
+            }
+        });
+        Snapshot {
+            id: "7b1e04c2-0000-4000-8000-000000000001".parse().unwrap(),
+            description: "orders_daily v12".into(),
+            creator: "1379".into(),
+            status: status.into(),
+            message: String::new(),
+            created_at: Some(at(-100)),
+            modified_at: None,
+            stages: stages.collect(),
+        }
+    }
+
+    /// What a subscriber would hear, one line a change.
+    fn heard(changes: &[Change]) -> Vec<String> {
+        let line = |change: &Change| match &change.kind {
+            ChangeKind::Started => "started".to_owned(),
+            ChangeKind::StageChanged { stage, from, to, took_ms } => {
+                let took = took_ms.map(|ms| format!(" after {} s", ms / 1000)).unwrap_or_default();
+                format!("{stage} {from} → {to}{took}")
+            }
+            ChangeKind::Waiting { stage, .. } => format!("{stage} waits"),
+            ChangeKind::Finished { from, to, .. } => format!("finished {from} → {to}"),
+            ChangeKind::Lost { .. } => "lost".to_owned(),
+        };
+        changes.iter().map(line).collect()
+    }
+
+    /// A watcher of one run: each call is a poll.
+    struct Watcher {
+        state: RunState,
+    }
+
+    impl Watcher {
+        fn baseline(snapshot: Snapshot) -> Watcher {
+            Watcher { state: baseline(snapshot, at(0)) }
+        }
+
+        fn poll(&mut self, seconds: i64, snapshot: Snapshot) -> Vec<String> {
+            let workspace = workspace();
+            let context = Context { workspace: &workspace, url: "", at: at(seconds), waiting_after: GRACE };
+            self.take(seen(&self.state, snapshot, context))
+        }
+
+        fn denied(&mut self, seconds: i64) -> Vec<String> {
+            let workspace = workspace();
+            let context = Context { workspace: &workspace, url: "", at: at(seconds), waiting_after: GRACE };
+            self.take(Some(missing(&self.state, context)))
+        }
+
+        fn take(&mut self, step: Option<Step>) -> Vec<String> {
+            let Some(step) = step else { return Vec::new() };
+            assert!(step.durable || step.changes.is_empty(), "a change that is not recorded is lost");
+            if step.durable {
+                assert_eq!(step.state.version, self.state.version + 1);
+            }
+            let sequences: Vec<i64> = step.changes.iter().map(|change| change.sequence).collect();
+            let expected: Vec<i64> = (self.state.sequence + 1..=step.state.sequence).collect();
+            assert_eq!(sequences, expected, "changes of a run are numbered without a gap");
+            self.state = step.state;
+            heard(&step.changes)
+        }
+    }
+
+    #[test]
+    fn a_run_of_three_stages_is_told_stage_by_stage() {
+        let mut watcher = Watcher::baseline(run("Running", "BUILD=Running CHECK=Init PROD=Init"));
+        assert_eq!(watcher.poll(5, run("Running", "BUILD=Success CHECK=Init PROD=Init")), ["BUILD Running → Success"]);
+        assert_eq!(watcher.poll(10, run("Running", "BUILD=Success CHECK=Running PROD=Init")), ["CHECK Init → Running"]);
+        assert_eq!(
+            watcher.poll(58, run("Running", "BUILD=Success CHECK=Success PROD=Running")),
+            ["CHECK Running → Success after 48 s", "PROD Init → Running"]
+        );
+        assert_eq!(
+            watcher.poll(100, run("Success", "BUILD=Success CHECK=Success PROD=Success")),
+            ["PROD Running → Success after 42 s", "finished Running → Success"]
+        );
+        assert!(watcher.poll(105, run("Success", "BUILD=Success CHECK=Success PROD=Success")).is_empty());
+    }
+
+    #[test]
+    fn a_start_nobody_saw_is_not_given_a_duration() {
+        let mut watcher = Watcher::baseline(run("Running", "BUILD=Success CHECK=Init"));
+        assert_eq!(watcher.poll(5, run("Running", "BUILD=Success CHECK=Success")), ["CHECK Init → Success"]);
+    }
+
+    #[test]
+    fn a_stage_waits_for_a_person_after_the_grace_time_and_says_so_once() {
+        let mut watcher = Watcher::baseline(run("Running", "BUILD=Running PROD=Init"));
+        let waits = run("Running", "BUILD=Success PROD=Init");
+        assert_eq!(watcher.poll(5, waits.clone()), ["BUILD Running → Success"]);
+        assert!(watcher.poll(64, waits.clone()).is_empty(), "an automatic run would go on by itself meanwhile");
+        assert_eq!(watcher.poll(65, waits.clone()), ["PROD waits"]);
+        assert!(watcher.poll(600, waits).is_empty());
+        assert_eq!(watcher.poll(605, run("Running", "BUILD=Success PROD=Running")), ["PROD Init → Running"]);
+    }
+
+    #[test]
+    fn a_gate_that_stood_at_the_baseline_is_no_news() {
+        let waits = run("Running", "BUILD=Success PROD=Init");
+        let mut watcher = Watcher::baseline(waits.clone());
+        assert!(watcher.poll(3600, waits).is_empty());
+    }
+
+    #[test]
+    fn a_build_that_has_not_begun_waits_for_nobody() {
+        let fresh = run("Running", "BUILD=Init PROD=Init");
+        let mut watcher = Watcher::baseline(fresh.clone());
+        assert!(watcher.poll(3600, fresh).is_empty());
+    }
+
+    #[test]
+    fn a_status_gone_backwards_is_believed_the_second_time() {
+        let ahead = run("Running", "BUILD=Success CHECK=Success PROD=Init");
+        let behind = run("Running", "BUILD=Success CHECK=Running PROD=Init");
+        let mut watcher = Watcher::baseline(ahead.clone());
+        assert!(watcher.poll(5, behind.clone()).is_empty(), "one stale answer is no news");
+        assert!(watcher.poll(10, ahead).is_empty(), "and neither is its end");
+        assert!(watcher.poll(15, behind.clone()).is_empty());
+        assert_eq!(watcher.poll(20, behind), ["CHECK Success → Running"], "a stage that really runs again is");
+    }
+
+    #[test]
+    fn an_unknown_status_is_told_as_it_came_and_ends_nothing() {
+        let mut watcher = Watcher::baseline(run("Running", "BUILD=Running PROD=Init"));
+        assert_eq!(watcher.poll(5, run("Paused", "BUILD=Suspended PROD=Init")), ["BUILD Running → Suspended"]);
+        assert!(!watcher.state.snapshot.status.is_terminal());
+    }
+
+    #[test]
+    fn a_run_is_lost_only_after_three_denials_over_five_minutes() {
+        let mut watcher = Watcher::baseline(run("Running", "BUILD=Running"));
+        for seconds in [0, 60, 120, 240] {
+            assert!(watcher.denied(seconds).is_empty(), "not yet after {seconds} s");
+        }
+        assert_eq!(watcher.denied(300), ["lost"]);
+        assert!(watcher.denied(400).is_empty(), "once is enough");
+        assert_eq!(watcher.poll(500, run("Running", "BUILD=Success")), ["BUILD Running → Success"], "it may come back");
+    }
+
+    #[test]
+    fn a_single_denial_is_forgotten() {
+        let mut watcher = Watcher::baseline(run("Running", "BUILD=Running"));
+        for seconds in (0..3600).step_by(120) {
+            assert!(watcher.denied(seconds).is_empty());
+            assert!(watcher.poll(seconds + 60, run("Running", "BUILD=Running")).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_run_first_seen_at_its_end_started_and_finished() {
+        let workspace = workspace();
+        let context = Context { workspace: &workspace, url: "", at: at(0), waiting_after: GRACE };
+        let step = started(run("Fail", "BUILD=Success PROD=Fail"), context);
+        assert_eq!(heard(&step.changes), ["started", "finished Init → Fail"]);
+    }
+
+    fn any_status() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("Init".to_owned()),
+            Just("Running".to_owned()),
+            Just("Success".to_owned()),
+            Just("Fail".to_owned()),
+            Just("Termination".to_owned()),
+            "[A-Za-z]{1,8}",
+        ]
+    }
+
+    fn any_run() -> impl Strategy<Value = Snapshot> {
+        (any_status(), prop::collection::vec(any_status(), 0..5)).prop_map(|(status, stages)| {
+            let stages: Vec<String> = stages.iter().enumerate().map(|(i, status)| format!("S{i}={status}")).collect();
+            run(&status, &stages.join(" "))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_polls_show_changes_are_numbered_and_repeating_a_poll_is_silent(
+            first in any_run(),
+            polls in prop::collection::vec(any_run(), 0..12),
+        ) {
+            let mut watcher = Watcher::baseline(first);
+            for (index, poll) in polls.into_iter().enumerate() {
+                let seconds = i64::try_from(index).unwrap() * 10;
+                watcher.poll(seconds, poll.clone());
+                watcher.poll(seconds + 1, poll.clone());
+                prop_assert!(watcher.poll(seconds + 2, poll.clone()).iter().all(|line| line.ends_with("waits")));
+                prop_assert_eq!(&watcher.state.snapshot, &poll, "what is shown twice is believed");
+            }
+        }
+    }
+}

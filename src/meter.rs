@@ -2,11 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use crate::diff::elapsed;
 use crate::metrics::{ApiCall, Metrics};
 use crate::model::{RunId, Snapshot, Timestamp, Workspace};
-use crate::schedule::{Budget, Limits, Purpose, Verdict};
+use crate::schedule::{Budget, Limits, Purpose, Verdict, after};
 use crate::sources::{Source, SourceError, SourceErrorKind};
+
+/// Calls that can't be made later wait this long for their turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Several that wait for one turn don't spin for it.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 pub struct Meter {
     source: Arc<dyn Source>,
@@ -70,8 +77,7 @@ impl Meter {
         call: impl Future<Output = Result<T, SourceError>>,
     ) -> Result<T, CallError> {
         let region = &workspace.region;
-        self.with_budget(region, now, |budget| budget.take(purpose, now))
-            .map_err(|until| CallError::Budget { region: region.clone(), until })?;
+        let now = self.pay(region, purpose, now).await?;
         let result = call.await;
         let (outcome, verdict) = match &result {
             Ok(_) => ("ok", Verdict::Answered),
@@ -80,6 +86,21 @@ impl Meter {
         self.metrics.api_calls.get_or_create(&ApiCall { action, outcome }).inc();
         self.with_budget(region, now, |budget| budget.answered(verdict, now));
         Ok(result?)
+    }
+
+    /// Takes a call out of the budget; returns when that was. Whoever can't come back later waits a little for it.
+    async fn pay(&self, region: &str, purpose: Purpose, mut now: Timestamp) -> Result<Timestamp, CallError> {
+        let mut patience = if purpose == Purpose::Poll { Duration::ZERO } else { PATIENCE };
+        loop {
+            let Err(until) = self.with_budget(region, now, |budget| budget.take(purpose, now)) else { return Ok(now) };
+            let wait = elapsed(now, until).max(SHORTEST_WAIT);
+            if wait > patience {
+                return Err(CallError::Budget { region: region.to_owned(), until });
+            }
+            tokio::time::sleep(wait).await;
+            patience -= wait;
+            now = after(now, wait);
+        }
     }
 
     fn with_budget<T>(&self, region: &str, now: Timestamp, act: impl FnOnce(&mut Budget) -> T) -> T {

@@ -114,7 +114,7 @@ impl Poller {
         // A further page is worth its call while it may hold more than one run that is followed.
         while more && wanted.len() > 1 && number < PAGES {
             number += 1;
-            let Ok(listed) = self.meter.list(workspace, number, Purpose::Poll, now).await else { break };
+            let Ok(listed) = self.meter.list(workspace, number, Purpose::FollowUp, now).await else { break };
             more = listed.len() >= PAGE_SIZE;
             let found = listed.into_iter().filter(|run| wanted.contains(&run.id)).collect::<Vec<_>>();
             more &= found.len() > 1;
@@ -122,7 +122,7 @@ impl Poller {
             runs.extend(found);
         }
         for id in self.longest_unseen(&key, wanted) {
-            match self.meter.get(workspace, &id, Purpose::Poll, now).await {
+            match self.meter.get(workspace, &id, Purpose::FollowUp, now).await {
                 Ok(run) => runs.push(run),
                 Err(CallError::Source(error)) if error.kind == SourceErrorKind::NoSuchRun => missing.push(id),
                 Err(_) => break,

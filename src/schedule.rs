@@ -152,7 +152,10 @@ pub struct Limits {
 /// Why a call is made; people who wait for an answer come before polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
+    /// The list that begins a poll: it can be made later as well.
     Poll,
+    /// What a poll asks for beyond its list.
+    FollowUp,
     Command,
 }
 
@@ -167,8 +170,9 @@ pub enum Verdict {
     QuotaGone,
 }
 
-/// Others use the account too: of the calls a second we take at most this share.
-const OUR_SHARE: f64 = 0.8;
+/// Of the calls a second this share may come at once, at least one; the rest flows evenly, so that no second sees more
+/// than the limit.
+const BURST_OF_SECOND: f64 = 0.2;
 /// Of the day's calls this share may be spent in a burst; the rest comes evenly over the day, so that the sum of both
 /// never exceeds the day's cap.
 const BURST_SHARE: f64 = 0.2;
@@ -215,8 +219,8 @@ pub struct Budget {
 
 impl Budget {
     pub fn new(limits: Limits, now: Timestamp) -> Budget {
-        let per_second = limits.calls_per_second * OUR_SHARE;
-        let capacity = per_second.max(1.0);
+        let capacity = (limits.calls_per_second * BURST_OF_SECOND).max(1.0);
+        let per_second = (limits.calls_per_second - capacity).max(limits.calls_per_second / 2.0);
         let day = limits.calls_per_day.map(|calls| {
             let capacity = (calls * BURST_SHARE).max(1.0);
             Bucket { tokens: capacity, capacity, per_second: (calls - capacity).max(1.0) / SECONDS_PER_DAY }
@@ -233,7 +237,9 @@ impl Budget {
         }
         let reserve = |bucket: &Bucket| match purpose {
             Purpose::Command => 0.0,
-            Purpose::Poll => (bucket.capacity * RESERVED_SHARE).min(bucket.capacity - 1.0).floor().max(0.0),
+            Purpose::Poll | Purpose::FollowUp => {
+                (bucket.capacity * RESERVED_SHARE).min(bucket.capacity - 1.0).floor().max(0.0)
+            }
         };
         let second = self.second.wait(0.0, self.factor);
         let day = self.day.as_ref().map_or(0.0, |bucket| bucket.wait(reserve(bucket), 1.0));
@@ -290,4 +296,123 @@ fn next_quota_day(now: Timestamp) -> Timestamp {
     tomorrow
         .and_then(|date| date.to_zoned_datetime(zone))
         .map_or_else(|_| after(now, Duration::from_secs(86_400)), |midnight| midnight.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn key(n: usize) -> WorkspaceKey {
+        WorkspaceKey(format!("cn-shanghai/{n}"))
+    }
+
+    const INTERVALS: Intervals = Intervals { fastest: Duration::from_secs(5), slowest: Duration::from_secs(60) };
+
+    /// Seconds until the workspace is due again.
+    fn wait(schedule: &Schedule, now: Timestamp) -> f64 {
+        schedule.next_due().unwrap().duration_since(now).as_secs_f64()
+    }
+
+    #[test]
+    fn a_quiet_workspace_is_asked_less_and_less_and_a_moving_one_at_once_again() {
+        let mut schedule = Schedule::new(INTERVALS, [key(1)], at(0));
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            schedule.went(&key(1), Activity::Quiet, at(0));
+            waits.push(wait(&schedule, at(0)));
+        }
+        assert!(waits[0] <= 7.5 && waits[9] > 50.0 && waits[9] <= 60.0, "{waits:?}");
+        schedule.went(&key(1), Activity::Moving, at(0));
+        assert!(wait(&schedule, at(0)) <= 5.0);
+    }
+
+    #[test]
+    fn failing_polls_back_off_to_five_minutes() {
+        let mut schedule = Schedule::new(INTERVALS, [key(1)], at(0));
+        for _ in 0..20 {
+            schedule.failed(&key(1), at(0));
+        }
+        let longest = wait(&schedule, at(0));
+        assert!((270.0..=300.0).contains(&longest), "{longest}");
+    }
+
+    #[test]
+    fn a_workspace_that_waited_longest_comes_first() {
+        let mut schedule = Schedule::new(INTERVALS, [key(1), key(2), key(3)], at(0));
+        schedule.postponed(&key(1), at(9));
+        schedule.postponed(&key(2), at(3));
+        assert_eq!(schedule.due(at(10)), [key(3), key(2), key(1)]);
+    }
+
+    fn spend_a_day(budget: &mut Budget, purpose: Purpose) -> u64 {
+        (0..86_400 * 2)
+            .map(|half| u64::from(budget.take(purpose, at(0) + Duration::from_millis(half * 500)).is_ok()))
+            .sum()
+    }
+
+    #[test]
+    fn a_day_never_costs_more_than_the_day_allows() {
+        for calls in [100.0, 1_000.0, 10_000.0] {
+            let mut budget = Budget::new(Limits { calls_per_second: 5.0, calls_per_day: Some(calls) }, at(0));
+            let spent = spend_a_day(&mut budget, Purpose::Poll);
+            #[expect(clippy::cast_precision_loss, reason = "small")]
+            let share = spent as f64 / calls;
+            assert!((0.75..=1.0).contains(&share), "{spent} of {calls}");
+        }
+    }
+
+    #[test]
+    fn people_are_answered_when_polls_have_used_up_their_part() {
+        let mut budget = Budget::new(Limits { calls_per_second: 50.0, calls_per_day: Some(100.0) }, at(0));
+        while budget.take(Purpose::Poll, at(0)).is_ok() {}
+        assert!(budget.take(Purpose::Command, at(0)).is_ok());
+    }
+
+    #[test]
+    fn a_throttled_answer_pauses_and_halves_the_rate_and_time_heals_it() {
+        let mut budget = Budget::new(Limits { calls_per_second: 5.0, calls_per_day: None }, at(0));
+        budget.answered(Verdict::Throttled { after: Some(Duration::from_secs(7)) }, at(0));
+        assert_eq!(budget.take(Purpose::Command, at(1)), Err(at(7)));
+        let in_a_minute =
+            (0..600).filter(|tenth| budget.take(Purpose::Poll, at(8) + Duration::from_millis(tenth * 100)).is_ok());
+        let count = in_a_minute.count();
+        assert!((110..180).contains(&count), "about half of 240, growing: {count}");
+        let later = at(3600);
+        let count = (0..600)
+            .filter(|tenth| budget.take(Purpose::Poll, later + Duration::from_millis(tenth * 100)).is_ok())
+            .count();
+        assert!((235..=245).contains(&count), "the whole rate again: {count}");
+    }
+
+    #[test]
+    fn a_used_up_quota_stops_everything_until_midnight_in_china() {
+        let mut budget = Budget::new(Limits { calls_per_second: 5.0, calls_per_day: None }, at(0));
+        let now: Timestamp = "2026-11-24T15:59:00Z".parse().unwrap();
+        budget.answered(Verdict::QuotaGone, now);
+        assert_eq!(budget.take(Purpose::Command, now), Err("2026-11-24T16:00:00Z".parse().unwrap()));
+        assert!(budget.take(Purpose::Command, "2026-11-24T16:00:01Z".parse().unwrap()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_second_sees_more_than_its_share(starts in prop::collection::vec(0u64..20_000, 1..400)) {
+            let mut budget = Budget::new(Limits { calls_per_second: 5.0, calls_per_day: None }, at(0));
+            let mut starts = starts;
+            starts.sort_unstable();
+            let taken: Vec<u64> = starts
+                .into_iter()
+                .filter(|ms| budget.take(Purpose::Poll, at(0) + Duration::from_millis(*ms)).is_ok())
+                .collect();
+            for first in &taken {
+                let within = taken.iter().filter(|ms| (*first..first + 1000).contains(ms)).count();
+                prop_assert!(within <= 5, "{within} calls within a second");
+            }
+        }
+    }
 }
