@@ -383,15 +383,14 @@ mod tests {
         let mut budget = Budget::new(Limits { calls_per_second: 5.0, calls_per_day: None }, at(0));
         budget.answered(Verdict::Throttled { after: Some(Duration::from_secs(7)) }, at(0));
         assert_eq!(budget.take(Purpose::Command, at(1)), Err(at(7)));
-        let in_a_minute =
-            (0..600).filter(|tenth| budget.take(Purpose::Poll, at(8) + Duration::from_millis(tenth * 100)).is_ok());
-        let count = in_a_minute.count();
-        assert!((110..180).contains(&count), "about half of 240, growing: {count}");
-        let later = at(3600);
-        let count = (0..600)
-            .filter(|tenth| budget.take(Purpose::Poll, later + Duration::from_millis(tenth * 100)).is_ok())
-            .count();
-        assert!((235..=245).contains(&count), "the whole rate again: {count}");
+        let in_a_minute = |budget: &mut Budget, from: Timestamp| {
+            let moments = (0..60_000).step_by(25).map(|ms| from + Duration::from_millis(ms));
+            moments.filter(|moment| budget.take(Purpose::Poll, *moment).is_ok()).count()
+        };
+        let throttled = in_a_minute(&mut budget, at(8));
+        assert!((110..180).contains(&throttled), "about half of 240, growing: {throttled}");
+        let healed = in_a_minute(&mut budget, at(3600));
+        assert!((235..=245).contains(&healed), "the whole rate again: {healed}");
     }
 
     #[test]
