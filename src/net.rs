@@ -112,6 +112,11 @@ pub enum Refused {
     )]
     Resolved(IpAddr),
     #[error(
+        "http, or a port other than 443, is only for private addresses inside network.allow_private, which is empty; \
+         use https on port 443, or add a CIDR"
+    )]
+    NothingAllowed,
+    #[error(
         "http, or a port other than 443, is only for private addresses, and {0} is not inside \
          network.allow_private; use https on port 443, or add the CIDR"
     )]
@@ -138,6 +143,9 @@ impl Guard {
         let literal = match url.host() {
             Some(Host::Ipv4(address)) => IpAddr::V4(address),
             Some(Host::Ipv6(address)) => IpAddr::V6(address),
+            Some(Host::Domain(_)) if self.allowed.is_empty() && !is_plain_https(url) => {
+                return Err(Refused::NothingAllowed);
+            }
             Some(Host::Domain(_)) => return Ok(()),
             None => return Err(Refused::Scheme),
         };
@@ -394,6 +402,8 @@ mod tests {
         for bad in ["http://8.8.8.8/", "https://8.8.8.8:8443/"] {
             assert!(matches!(guard.check(&url(bad)), Err(Refused::NotAllowed(_))), "{bad}");
         }
+        assert_eq!(guard.check(&url("http://localhost:8080/")), Ok(()));
+        assert_eq!(self::guard(&[]).check(&url("http://example.com/")), Err(Refused::NothingAllowed));
         assert!(guard.check(&url("http://10.0.0.1/")).unwrap_err().to_string().contains("network.allow_private"));
         let public = sockets(&["8.8.8.8"]);
         assert_eq!(guard.choose("example.com", public.clone(), false), Ok(public.clone()));
