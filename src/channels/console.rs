@@ -1,8 +1,15 @@
 //! The terminal.
 
+use std::io::Write;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::text::clean;
+use super::{Channel, PLAIN};
+use crate::model::{Dialect, Message, Outcome, Timestamp, Tone};
 use crate::settings::Problem;
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -17,5 +24,69 @@ pub struct Settings {
 impl Settings {
     pub fn check(&self) -> Vec<Problem> {
         crate::settings::check_locale_and_timezone(&self.locale, &self.timezone)
+    }
+}
+
+pub const DIALECT: Dialect = Dialect { kind: "console", ..PLAIN };
+
+/// `[channels.NAME] kind = "console"`
+pub struct Console {
+    out: Mutex<Box<dyn Write + Send>>,
+}
+
+impl Console {
+    /// `out` decides whether colours are shown: [`anstream::stdout`] drops them where nobody sees them.
+    pub fn new(out: Box<dyn Write + Send>) -> Console {
+        Console { out: Mutex::new(out) }
+    }
+}
+
+/// The message as written: a symbol, the first line in the colour of its tone, a blank line after the last.
+pub fn lines(message: &Message) -> String {
+    let plain = clean(&anstream::adapter::strip_str(&message.plain).to_string());
+    let symbol = message.tone.symbol();
+    let plain = plain.trim().strip_prefix(symbol).unwrap_or(plain.trim()).trim_start();
+    let (first, rest) = plain.split_once('\n').unwrap_or((plain, ""));
+    let color = color(message.tone);
+    let mut text = format!("{symbol} {color}{first}{RESET}\n");
+    for line in rest.lines() {
+        text.push_str("   ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.push('\n');
+    text
+}
+
+const RESET: &str = "\u{1b}[0m";
+
+fn color(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Progress => "\u{1b}[34m",
+        Tone::Good => "\u{1b}[32m",
+        Tone::Bad => "\u{1b}[31m",
+        Tone::Waiting => "\u{1b}[33m",
+        Tone::Stopped => "\u{1b}[90m",
+        Tone::Unknown => "\u{1b}[35m",
+    }
+}
+
+#[async_trait]
+impl Channel for Console {
+    fn dialect(&self) -> Dialect {
+        DIALECT
+    }
+
+    async fn send(&self, _address: &str, message: &Message, _now: Timestamp) -> Outcome {
+        let text = lines(message);
+        let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => Outcome::Delivered { message_id: None },
+            Err(error) => Outcome::Dead { reason: format!("the terminal can't be written to: {}", error.kind()) },
+        }
+    }
+
+    async fn probe(&self) -> Result<(), String> {
+        Ok(())
     }
 }

@@ -1,8 +1,22 @@
 //! Discord: webhooks, and rooms the bot sits in.
+//!
+//! One embed per message. Lengths are counted in UTF-16 units, the strictest reading of the limits in
+//! <https://docs.discord.com/developers/resources/message#embed-object-embed-limits>. Nothing ever pings:
+//! `allowed_mentions` is sent with every message, and data can't form markup.
 
+use async_trait::async_trait;
+use reqwest::header::HeaderMap;
 use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
 
+use super::http::{self, Answer, Platform, Verdict};
+use super::text::{self, clean, clean_line, cut, escape_with, link_target, utf16};
+use super::{Channel, check_url, read_url};
+use crate::model::{Dialect, Message, Outcome, Timestamp};
+use crate::net::Net;
 use crate::settings::{Problem, Secret};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -18,6 +32,286 @@ pub struct Settings {
 
 impl Settings {
     pub fn check(&self) -> Vec<Problem> {
-        crate::settings::check_locale_and_timezone(&self.locale, &self.timezone)
+        let mut problems = crate::settings::check_locale_and_timezone(&self.locale, &self.timezone);
+        problems.extend(check_url(&self.url, looks_right, "https://discord.com/api/webhooks/<id>/<token>"));
+        problems
+    }
+}
+
+/// `/api/webhooks/<id>/<token>`, with or without a version, on whatever host: Discord is often reached by a proxy.
+fn looks_right(url: &Url) -> bool {
+    let segments: Vec<&str> = url.path_segments().into_iter().flatten().filter(|segment| !segment.is_empty()).collect();
+    match segments.as_slice() {
+        [.., "webhooks", id, _token] => !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()),
+        _ => false,
+    }
+}
+
+pub const WEBHOOK: Dialect = Dialect { kind: "discord-webhook", escape, escape_title, bold, link };
+pub const BOT: Dialect = Dialect { kind: "discord", ..WEBHOOK };
+
+/// Backslashes before everything that <https://docs.discord.com/developers/reference#message-formatting> and
+/// Discord's markdown read as markup. The colon is among them: it ends bare links, emoji and timestamps.
+fn escape(data: &str) -> String {
+    // `1.` begins a list, at the beginning of a line only.
+    let mut only_digits = true;
+    escape_with(&clean(data), |c| {
+        let numbers_a_line = only_digits && c == '.';
+        only_digits = c == '\n' || only_digits && (c.is_ascii_digit() || c == ' ');
+        match c {
+            '\\' => Some("\\\\"),
+            '*' => Some("\\*"),
+            '_' => Some("\\_"),
+            '~' => Some("\\~"),
+            '`' => Some("\\`"),
+            '|' => Some("\\|"),
+            '>' => Some("\\>"),
+            '#' => Some("\\#"),
+            '-' => Some("\\-"),
+            '[' => Some("\\["),
+            ']' => Some("\\]"),
+            '(' => Some("\\("),
+            ')' => Some("\\)"),
+            '<' => Some("\\<"),
+            ':' => Some("\\:"),
+            '.' if numbers_a_line => Some("\\."),
+            _ => None,
+        }
+    })
+}
+
+fn escape_title(data: &str) -> String {
+    escape(&clean_line(data))
+}
+
+fn bold(escaped: &str) -> String {
+    if escaped.trim().is_empty() { escaped.to_owned() } else { format!("**{escaped}**") }
+}
+
+fn link(label: &str, url: &str) -> String {
+    link_target(url).map_or_else(|| label.to_owned(), |target| format!("[{label}](<{target}>)"))
+}
+
+const TITLE_LIMIT: usize = 256;
+const DESCRIPTION_LIMIT: usize = 4096;
+const URL_LIMIT: usize = 2048;
+
+/// Title, description and footer together stay below the sum of 6000 by their own limits.
+pub fn payload(message: &Message) -> Value {
+    let title = cut(message.title.trim(), TITLE_LIMIT, utf16);
+    let description = cut(message.body.trim(), DESCRIPTION_LIMIT, utf16);
+    let mut embed = json!({
+        "color": message.tone.color(),
+        "footer": { "text": message.change.run.id.as_str() },
+        "timestamp": message.change.at.to_string(),
+    });
+    let url = link_target(&message.url).filter(|url| text::length(url, utf16) <= URL_LIMIT);
+    if let Some(fields) = embed.as_object_mut() {
+        let optional = [("title", Some(title)), ("description", Some(description)), ("url", url)];
+        for (name, value) in optional {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                fields.insert(name.to_owned(), value.into());
+            }
+        }
+    }
+    json!({ "embeds": [embed], "allowed_mentions": { "parse": [] } })
+}
+
+const PLATFORM: Platform = Platform { accepted, refused, wait };
+
+/// With `wait=true`, and for bots always, the message comes back.
+fn accepted(answer: &Answer) -> Verdict {
+    match answer.json().get("id").and_then(Value::as_str) {
+        Some(id) => Verdict::Delivered(Some(id.to_owned())),
+        None if answer.status == 204 => Verdict::Delivered(None),
+        None => Verdict::Unknown(format!("it answers with status {} but not with the message", answer.status)),
+    }
+}
+
+/// <https://docs.discord.com/developers/topics/opcodes-and-status-codes#json>
+fn refused(answer: &Answer) -> Option<Verdict> {
+    let code = answer.json().get("code").and_then(Value::as_i64)?;
+    let dead = |words: &str| Some(Verdict::Dead(format!("{words} (Discord's code {code})")));
+    match code {
+        10003 => dead("the Discord channel no longer exists"),
+        10015 => dead("the Discord webhook no longer exists; make a new one and configure its URL"),
+        50027 => dead("the Discord webhook's token is not valid; configure the URL anew"),
+        50001 => dead("the bot can't see the Discord channel; give it View Channel there"),
+        50013 => dead("the bot may not write in the Discord channel; give it Send Messages and Embed Links there"),
+        220_001 => dead("the webhook belongs to a Discord forum; add thread_id=<id> to its URL"),
+        20016 | 20028 | 20029 => Some(Verdict::Retry(format!("Discord asks for fewer messages (code {code})"))),
+        40005 | 50006 | 50035 | 50109 => {
+            Some(Verdict::Reject(format!("Discord does not accept this message (code {code})")))
+        }
+        _ => None,
+    }
+}
+
+/// <https://docs.discord.com/developers/topics/rate-limits>
+fn wait(answer: &Answer) -> Option<f64> {
+    let body = answer.json().get("retry_after").and_then(Value::as_f64);
+    let header = || {
+        let exhausted = answer.headers.get("x-ratelimit-remaining")?.to_str().ok()?.trim() == "0";
+        let text = answer.headers.get("x-ratelimit-reset-after")?.to_str().ok()?;
+        if exhausted { http::seconds(text.trim()) } else { None }
+    };
+    if answer.status == 429 { body.or_else(header) } else { None }
+}
+
+/// `[channels.NAME] kind = "discord-webhook"`
+pub struct Webhook {
+    url: Url,
+    net: Net,
+}
+
+impl Webhook {
+    pub fn new(settings: &Settings, net: &Net) -> Result<Webhook, Problem> {
+        Ok(Webhook { url: read_url(&settings.url, net)?, net: net.clone() })
+    }
+
+    /// Without `wait=true` Discord says nothing of a message that could not be saved.
+    fn waiting_url(&self) -> Url {
+        let mut url = self.url.clone();
+        let others = self.url.query_pairs().filter(|(name, _)| name != "wait");
+        url.query_pairs_mut().clear().extend_pairs(others).append_pair("wait", "true");
+        url
+    }
+}
+
+#[async_trait]
+impl Channel for Webhook {
+    fn dialect(&self) -> Dialect {
+        WEBHOOK
+    }
+
+    async fn send(&self, _address: &str, message: &Message, now: Timestamp) -> Outcome {
+        let body = payload(message).to_string().into_bytes();
+        let exchange = http::post(&self.net, &self.waiting_url(), http::json_headers(), body).await;
+        http::judge(exchange, &PLATFORM, now)
+    }
+
+    /// Discord tells what a webhook is to whoever has its URL.
+    async fn probe(&self) -> Result<(), String> {
+        http::probed(http::get(&self.net, &self.url, HeaderMap::new()).await, &PLATFORM)
+    }
+}
+
+/// Rooms the bot sits in; the address is the channel's id.
+pub struct Bot {
+    api: Url,
+    token: SecretString,
+    net: Net,
+}
+
+impl Bot {
+    /// `api` is the base URL: `https://discord.com`.
+    pub fn new(api: Url, token: SecretString, net: Net) -> Bot {
+        Bot { api, token, net }
+    }
+
+    fn endpoint(&self, path: &[&str]) -> Url {
+        let mut url = self.api.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "v10"]).extend(path);
+        }
+        url
+    }
+
+    /// Discord wants bots to name themselves this way.
+    fn headers(&self) -> Option<HeaderMap> {
+        let mut headers = http::json_headers();
+        let token = format!("Bot {}", self.token.expose_secret());
+        let agent = concat!("DiscordBot (callboard, ", env!("CARGO_PKG_VERSION"), ")");
+        let fit = http::add(&mut headers, "authorization", &token, true)
+            && http::add(&mut headers, "user-agent", agent, false);
+        fit.then_some(headers)
+    }
+}
+
+const BAD_TOKEN: &str = "the Discord token holds characters no token has; configure it anew";
+
+#[async_trait]
+impl Channel for Bot {
+    fn dialect(&self) -> Dialect {
+        BOT
+    }
+
+    async fn send(&self, address: &str, message: &Message, now: Timestamp) -> Outcome {
+        if !(1..=20).contains(&address.len()) || !address.bytes().all(|b| b.is_ascii_digit()) {
+            return Outcome::Dead { reason: "the room is not the id of a Discord channel".to_owned() };
+        }
+        let Some(headers) = self.headers() else { return Outcome::Dead { reason: BAD_TOKEN.to_owned() } };
+        let url = self.endpoint(&["channels", address, "messages"]);
+        let body = bot_payload(message).to_string().into_bytes();
+        http::judge(http::post(&self.net, &url, headers, body).await, &PLATFORM, now)
+    }
+
+    async fn probe(&self) -> Result<(), String> {
+        let headers = self.headers().ok_or(BAD_TOKEN)?;
+        http::probed(http::get(&self.net, &self.endpoint(&["users", "@me"]), headers).await, &PLATFORM)
+    }
+}
+
+/// As [`payload`], with a nonce: for some minutes Discord answers a second message of the same nonce with the first.
+/// <https://docs.discord.com/developers/resources/message#create-message>
+pub fn bot_payload(message: &Message) -> Value {
+    let mut payload = payload(message);
+    if let Some(fields) = payload.as_object_mut() {
+        fields.insert("nonce".to_owned(), nonce(message.id).into());
+        fields.insert("enforce_nonce".to_owned(), true.into());
+    }
+    payload
+}
+
+/// The id in base 36: 128 bits fit exactly into the 25 characters a nonce may have.
+fn nonce(id: uuid::Uuid) -> String {
+    let mut rest = id.as_u128();
+    let mut digits = Vec::new();
+    while rest > 0 {
+        digits.push(char::from_digit((rest % 36) as u32, 36).unwrap_or('0'));
+        rest /= 36;
+    }
+    digits.into_iter().rev().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn nonces_fit_and_differ() {
+        assert_eq!(nonce(uuid::Uuid::from_u128(u128::MAX)).len(), 25);
+        assert_ne!(nonce(uuid::Uuid::from_u128(36)), nonce(uuid::Uuid::from_u128(37)));
+    }
+
+    #[test]
+    fn webhook_urls_are_recognised() {
+        for (url, right) in [
+            ("https://discord.com/api/webhooks/1/x", true),
+            ("https://discord.com/api/v10/webhooks/1/x?thread_id=2", true),
+            ("https://proxy.example/discord/api/webhooks/1/x", true),
+            ("https://discord.com/channels/1/2", false),
+            ("https://discord.com/api/webhooks/1", false),
+            ("https://hooks.slack.com/services/T/B/X", false),
+        ] {
+            assert_eq!(looks_right(&url.parse().unwrap()), right, "{url}");
+        }
+    }
+
+    proptest! {
+        /// Every character that could begin markup stands behind a backslash of ours.
+        #[test]
+        fn data_is_inert(data in prop_oneof![any::<String>(), "[-\\\\*_~`|>#\\[\\]()<:@a1.\n]{0,40}"]) {
+            let mut characters = escape(&data).chars().collect::<Vec<_>>().into_iter();
+            while let Some(c) = characters.next() {
+                if c == '\\' {
+                    prop_assert!(characters.next().is_some_and(|next| next.is_ascii_punctuation()));
+                } else {
+                    prop_assert!(!"*_~`|>#-[]()<:".contains(c), "{c} is live");
+                }
+            }
+            prop_assert!(!escape_title(&data).contains('\n'));
+        }
     }
 }

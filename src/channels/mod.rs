@@ -6,16 +6,23 @@
 pub mod console;
 pub mod dingtalk;
 pub mod discord;
+pub mod http;
+mod sign;
 pub mod slack;
+mod text;
 pub mod webhook;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-
-use crate::settings::Problem;
+use url::{Host, Url};
 
 use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
+use crate::net::Net;
+use crate::settings::{Problem, Secret};
 
 /// A configured way out.
 #[async_trait]
@@ -34,6 +41,10 @@ pub trait Channel: Send + Sync {
     /// Whether the destination answers, without posting anything; `Err` says what to do. For `check --online`.
     async fn probe(&self) -> Result<(), String>;
 }
+
+/// How each kind writes: those of `[channels.NAME]`, and the rooms bots sit in.
+pub const DIALECTS: [Dialect; 6] =
+    [discord::BOT, discord::WEBHOOK, slack::WEBHOOK, dingtalk::ROBOT, webhook::DIALECT, console::DIALECT];
 
 /// `[channels.NAME]`, by `kind`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -56,4 +67,92 @@ impl Settings {
             Settings::Console(settings) => settings.check(),
         }
     }
+
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Settings::DiscordWebhook(_) => discord::WEBHOOK,
+            Settings::SlackWebhook(_) => slack::WEBHOOK,
+            Settings::Dingtalk(_) => dingtalk::ROBOT,
+            Settings::Webhook(_) => webhook::DIALECT,
+            Settings::Console(_) => console::DIALECT,
+        }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        self.dialect().kind
+    }
+
+    fn place(&self) -> (&str, &str) {
+        match self {
+            Settings::DiscordWebhook(settings) => (&settings.locale, &settings.timezone),
+            Settings::SlackWebhook(settings) => (&settings.locale, &settings.timezone),
+            Settings::Dingtalk(settings) => (&settings.locale, &settings.timezone),
+            Settings::Webhook(settings) => (&settings.locale, &settings.timezone),
+            Settings::Console(settings) => (&settings.locale, &settings.timezone),
+        }
+    }
+
+    pub fn locale(&self) -> &str {
+        self.place().0
+    }
+
+    pub fn timezone(&self) -> &str {
+        self.place().1
+    }
+}
+
+/// Reads the secrets and makes the channel. Sends nothing; the problem's key is relative to `[channels.NAME]`.
+pub fn build(settings: &Settings, net: &Net) -> Result<Arc<dyn Channel>, Problem> {
+    Ok(match settings {
+        Settings::DiscordWebhook(settings) => Arc::new(discord::Webhook::new(settings, net)?),
+        Settings::SlackWebhook(settings) => Arc::new(slack::Webhook::new(settings, net)?),
+        Settings::Dingtalk(settings) => Arc::new(dingtalk::Robot::new(settings, net)?),
+        Settings::Webhook(settings) => Arc::new(webhook::Webhook::new(settings, net)?),
+        Settings::Console(_) => Arc::new(console::Console::new(Box::new(anstream::stdout()))),
+    })
+}
+
+/// No markup at all: data only loses what acts unseen.
+const PLAIN: Dialect = Dialect {
+    kind: "",
+    escape: text::clean,
+    escape_title: text::clean_line,
+    bold: str::to_owned,
+    link: |label, url| match (label.is_empty(), url.is_empty()) {
+        (true, _) => url.to_owned(),
+        (_, true) => label.to_owned(),
+        _ => format!("{label} ({url})"),
+    },
+};
+
+fn read_secret(key: &str, secret: &Secret) -> Result<SecretString, Problem> {
+    secret.read().map_err(|error| Problem::new(key, error.to_string()))
+}
+
+/// The URL of a channel, fit to be sent to as far as that shows without resolving its host.
+fn read_url(secret: &Secret, net: &Net) -> Result<Url, Problem> {
+    let url = parse_url(read_secret("url", secret)?.expose_secret())?;
+    net.guard().check(&url).map_err(|refused| Problem::new("url", refused.to_string()))?;
+    Ok(url)
+}
+
+fn parse_url(text: &str) -> Result<Url, Problem> {
+    let url: Url = text.parse().map_err(|_| Problem::new("url", "is not a URL; it begins with https://"))?;
+    match url.scheme() {
+        "https" | "http" if url.has_host() => Ok(url),
+        _ => Err(Problem::new("url", "is not a URL of the web; it begins with https://")),
+    }
+}
+
+/// What is wrong with a URL that can be read now; one that can't is somebody else's to report. Only on the public
+/// web does a URL have to look like the platform's: what is reached by http, by another port or by an address is a
+/// proxy or a test, and whether it may be reached is for `network.allow_private`.
+fn check_url(secret: &Secret, looks_right: fn(&Url) -> bool, example: &str) -> Option<Problem> {
+    let url = match parse_url(secret.read().ok()?.expose_secret()) {
+        Ok(url) => url,
+        Err(problem) => return Some(problem),
+    };
+    let public = url.scheme() == "https" && url.port().is_none() && matches!(url.host(), Some(Host::Domain(_)));
+    let wrong = public && !looks_right(&url);
+    wrong.then(|| Problem::new("url", format!("does not look like this kind's URLs, for example {example}")))
 }

@@ -1,8 +1,20 @@
 //! Slack incoming webhooks.
+//!
+//! Limits: <https://docs.slack.dev/reference/block-kit/blocks/>. A block that is too long refuses the message, so
+//! everything is cut here. The link stands in the text, not on a button: a click on a button would be sent to the
+//! app, and an app that is only a webhook has nowhere to take it.
 
+use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
 
+use super::http::{self, Answer, Platform, Verdict};
+use super::text::{clean, clean_line, cut, escape_with, link_target, utf16};
+use super::{Channel, check_url, read_url};
+use crate::model::{Dialect, Message, Outcome, Timestamp};
+use crate::net::Net;
 use crate::settings::{Problem, Secret};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -18,6 +30,182 @@ pub struct Settings {
 
 impl Settings {
     pub fn check(&self) -> Vec<Problem> {
-        crate::settings::check_locale_and_timezone(&self.locale, &self.timezone)
+        let mut problems = crate::settings::check_locale_and_timezone(&self.locale, &self.timezone);
+        problems.extend(check_url(&self.url, looks_right, "https://hooks.slack.com/services/T…/B…/…"));
+        problems
+    }
+}
+
+fn looks_right(url: &Url) -> bool {
+    let segments: Vec<&str> = url.path_segments().into_iter().flatten().filter(|segment| !segment.is_empty()).collect();
+    matches!(segments.as_slice(), [.., "services", _team, _hook, _token])
+}
+
+pub const WEBHOOK: Dialect = Dialect { kind: "slack-webhook", escape, escape_title, bold, link };
+
+/// Three characters have entities (<https://docs.slack.dev/messaging/formatting-message-text#escaping>), which also
+/// kills every mention: those live in `<…>` only. The others have no escape; a zero-width space after them keeps
+/// them from pairing, and one before `>` keeps it from the beginning of its line, where it would quote.
+fn escape(data: &str) -> String {
+    escape_with(&clean(data), |c| match c {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("\u{200b}&gt;"),
+        '*' => Some("*\u{200b}"),
+        '_' => Some("_\u{200b}"),
+        '~' => Some("~\u{200b}"),
+        '`' => Some("`\u{200b}"),
+        _ => None,
+    })
+}
+
+/// Headers are plain text: no markup to neutralise.
+fn escape_title(data: &str) -> String {
+    escape_entities(&clean_line(data))
+}
+
+fn escape_entities(data: &str) -> String {
+    escape_with(data, |c| match c {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        _ => None,
+    })
+}
+
+fn bold(escaped: &str) -> String {
+    if escaped.trim().is_empty() { escaped.to_owned() } else { format!("*{escaped}*") }
+}
+
+fn link(label: &str, url: &str) -> String {
+    let label: String = label.chars().filter(|c| !matches!(c, '|' | '<' | '>' | '\n')).collect();
+    match link_target(url) {
+        Some(target) => format!("<{}|{label}>", target.replace('&', "&amp;")),
+        None => label,
+    }
+}
+
+const HEADER_LIMIT: usize = 150;
+const SECTION_LIMIT: usize = 3000;
+const TEXT_LIMIT: usize = 4000;
+
+pub fn payload(message: &Message) -> Value {
+    let title = cut(message.title.trim(), HEADER_LIMIT, utf16);
+    let body = cut(message.body.trim(), SECTION_LIMIT, utf16);
+    let run = message.change.run.id.as_str();
+    let foot = match link(&escape(&clean_line(&message.url_label)), &message.url) {
+        link if link.is_empty() => escape(run),
+        link => format!("{} · {link}", escape(run)),
+    };
+    let mut blocks = Vec::new();
+    if !title.is_empty() {
+        blocks.push(json!({ "type": "header", "text": { "type": "plain_text", "text": title, "emoji": false } }));
+    }
+    if !body.is_empty() {
+        blocks.push(json!({ "type": "section", "text": { "type": "mrkdwn", "text": body, "verbatim": true } }));
+    }
+    let foot = cut(&foot, SECTION_LIMIT, utf16);
+    blocks.push(json!({ "type": "context", "elements": [{ "type": "mrkdwn", "text": foot, "verbatim": true }] }));
+    json!({
+        "text": cut(&escape(&message.plain), TEXT_LIMIT, utf16),
+        "blocks": blocks,
+        "unfurl_links": false,
+        "unfurl_media": false,
+        "link_names": false,
+    })
+}
+
+const PLATFORM: Platform = Platform { accepted, refused, wait: |_| None };
+
+fn accepted(answer: &Answer) -> Verdict {
+    match word(answer) {
+        "ok" => Verdict::Delivered(None),
+        _ => Verdict::Unknown(format!("it answers with status {} but not with Slack's \"ok\"", answer.status)),
+    }
+}
+
+/// The body of an answer is one word.
+fn word(answer: &Answer) -> &str {
+    std::str::from_utf8(&answer.body).map(str::trim).unwrap_or_default()
+}
+
+/// <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors>
+fn refused(answer: &Answer) -> Option<Verdict> {
+    const DEAD: [&str; 9] = [
+        "no_service",
+        "no_service_id",
+        "no_team",
+        "team_disabled",
+        "channel_not_found",
+        "channel_is_archived",
+        "action_prohibited",
+        "invalid_token",
+        "posting_to_general_channel_denied",
+    ];
+    const REJECT: [&str; 5] =
+        ["invalid_payload", "invalid_blocks", "user_not_found", "no_text", "too_many_attachments"];
+    let said = word(answer);
+    let among = |words: &[&'static str]| words.iter().copied().find(|word| *word == said);
+    if let Some(word) = among(&DEAD) {
+        return Some(Verdict::Dead(format!("Slack says {word}; make a new webhook and configure its URL")));
+    }
+    if let Some(word) = among(&REJECT) {
+        return Some(Verdict::Reject(format!("Slack does not accept this message ({word})")));
+    }
+    (said == "rollup_error").then(|| Verdict::Retry("Slack has a failure of its own (rollup_error)".to_owned()))
+}
+
+/// `[channels.NAME] kind = "slack-webhook"`
+pub struct Webhook {
+    url: Url,
+    net: Net,
+}
+
+impl Webhook {
+    pub fn new(settings: &Settings, net: &Net) -> Result<Webhook, Problem> {
+        Ok(Webhook { url: read_url(&settings.url, net)?, net: net.clone() })
+    }
+}
+
+#[async_trait]
+impl Channel for Webhook {
+    fn dialect(&self) -> Dialect {
+        WEBHOOK
+    }
+
+    async fn send(&self, _address: &str, message: &Message, now: Timestamp) -> Outcome {
+        let body = payload(message).to_string().into_bytes();
+        http::judge(http::post(&self.net, &self.url, http::json_headers(), body).await, &PLATFORM, now)
+    }
+
+    /// Slack has nothing to ask of a webhook, so this shows only that its host answers.
+    async fn probe(&self) -> Result<(), String> {
+        http::reach(&self.net, &self.url).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn markup_in_data_is_neutral() {
+        assert_eq!(escape("<!channel> *b* > q"), "&lt;!channel\u{200b}&gt; *\u{200b}b*\u{200b} \u{200b}&gt; q");
+        assert_eq!(escape_title("a\n<b> *c*"), "a &lt;b&gt; *c*");
+        assert_eq!(link("a|b", "https://x/?a=1&b=|"), "<https://x/?a=1&amp;b=%7C|ab>");
+    }
+
+    proptest! {
+        #[test]
+        fn data_is_inert(data in prop_oneof![any::<String>(), "[-\\\\*_~`|>#!<&;:@a1.\n]{0,40}"]) {
+            let escaped = escape(&data);
+            prop_assert!(!escaped.contains(['<', '>']));
+            let characters: Vec<char> = escaped.chars().collect();
+            for (at, c) in characters.iter().enumerate().filter(|(_, c)| "*_~`".contains(**c)) {
+                prop_assert_eq!(characters.get(at + 1), Some(&'\u{200b}'), "{} is live", c);
+            }
+            prop_assert!(!escaped.lines().any(|line| line.starts_with("&gt;")));
+        }
     }
 }

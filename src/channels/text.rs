@@ -1,0 +1,191 @@
+//! Cleaning, escaping and cutting of text, for every channel.
+
+/// Data without what would act on a reader's screen unseen: control characters, escape sequences, characters that
+/// reorder text or hide in it. Line feeds stay; a carriage return or tab becomes what it looks like.
+pub fn clean(data: &str) -> String {
+    let data = data.replace("\r\n", "\n").replace('\t', " ");
+    data.chars().filter(|c| *c == '\n' || !is_hidden(*c)).collect()
+}
+
+/// As [`clean`], on one line.
+pub fn clean_line(data: &str) -> String {
+    clean(data).replace('\n', " ").trim().to_owned()
+}
+
+/// Controls, marks and overrides of writing direction, invisible operators, byte order marks, line separators that
+/// are not line feeds, and the tag block. The joiner U+200D stays: emoji are made with it.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{00ad}' | '\u{061c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+        || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')
+        || matches!(c, '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Escapes of a dialect: what stands for one character of data. `None`: the character itself.
+pub fn escape_with(data: &str, mut stand_in: impl FnMut(char) -> Option<&'static str>) -> String {
+    let mut out = String::with_capacity(data.len() + data.len() / 4);
+    for c in data.chars() {
+        match stand_in(c) {
+            Some(text) => out.push_str(text),
+            None => out.push(c),
+        }
+    }
+    out
+}
+
+/// How long a character is in the unit a platform counts in.
+pub type Measure = fn(char) -> usize;
+
+pub fn utf16(c: char) -> usize {
+    c.len_utf16()
+}
+
+/// Bytes inside a JSON string as serde_json writes it.
+pub fn json_bytes(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        c if (c as u32) < 0x20 => 6,
+        c => c.len_utf8(),
+    }
+}
+
+pub fn length(text: &str, measure: Measure) -> usize {
+    text.chars().map(measure).sum()
+}
+
+const ELLIPSIS: char = '…';
+
+/// At most `limit` units of a text that was escaped already. Whole lines are kept where that leaves something, so
+/// that markup, which never spans lines, stays whole; otherwise the first line is cut between characters as people
+/// see them, and never inside an escape. An ellipsis, inside the limit, shows that something is missing.
+pub fn cut(text: &str, limit: usize, measure: Measure) -> String {
+    if length(text, measure) <= limit {
+        return text.to_owned();
+    }
+    let room = limit.saturating_sub(measure(ELLIPSIS));
+    let fitting = fitting_prefix(text, room, measure);
+    // A line is dropped whole only if that doesn't drop most of what fits: one long line of failure text is worth
+    // its beginning.
+    let kept = match fitting.rfind('\n') {
+        Some(end) if end >= fitting.len() / 2 => fitting.get(..end + 1).unwrap_or(fitting),
+        _ => whole_characters(fitting, text),
+    };
+    if kept.is_empty() && measure(ELLIPSIS) > limit {
+        return String::new();
+    }
+    format!("{kept}{ELLIPSIS}")
+}
+
+fn fitting_prefix(text: &str, room: usize, measure: Measure) -> &str {
+    let mut used = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        used += measure(*c);
+        used > room
+    });
+    end.and_then(|(at, _)| text.get(..at)).unwrap_or(text)
+}
+
+/// `prefix` of `text`, shortened until it ends neither inside a character of several code points nor inside an
+/// escape (`\*`, `&lt;`, `*` with its U+200B) nor inside `<a link|like this>`.
+fn whole_characters<'a>(prefix: &'a str, text: &'a str) -> &'a str {
+    let mut kept = prefix;
+    while let Some(last) = kept.chars().next_back() {
+        let next = text.get(kept.len()..).and_then(|rest| rest.chars().next());
+        let splits = next.is_some_and(continues) || last == '\u{200d}' || ends_in_open_backslash(kept);
+        if !splits {
+            break;
+        }
+        kept = kept.get(..kept.len() - last.len_utf8()).unwrap_or_default();
+    }
+    // Where `<` begins links, data holds it only as an entity or behind a backslash.
+    let open_link = kept.rfind('<').filter(|at| {
+        let (before, tail) = kept.split_at(*at);
+        !tail.contains('>') && !ends_in_open_backslash(before)
+    });
+    let open_entity = kept.rfind('&').filter(|at| {
+        let tail = kept.get(*at..).unwrap_or_default();
+        tail.len() < "&quot;".len() && !tail.contains(';')
+    });
+    let whole = [open_link, open_entity].into_iter().flatten().min();
+    whole.and_then(|at| kept.get(..at)).unwrap_or(kept)
+}
+
+/// Belongs to the character before it.
+fn continues(c: char) -> bool {
+    matches!(c, '\u{200b}' | '\u{200d}' | '\u{0300}'..='\u{036f}' | '\u{1ab0}'..='\u{1aff}' | '\u{20d0}'..='\u{20ff}')
+        || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{fe20}'..='\u{fe2f}' | '\u{1f3fb}'..='\u{1f3ff}')
+}
+
+fn ends_in_open_backslash(text: &str) -> bool {
+    text.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1
+}
+
+/// A link target of ours that no markup can be broken out of; `None` when it is not http(s).
+pub fn link_target(url: &str) -> Option<String> {
+    let url: url::Url = url.parse().ok()?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return None;
+    }
+    Some(escape_with(url.as_str(), |c| match c {
+        '(' => Some("%28"),
+        ')' => Some("%29"),
+        '<' => Some("%3C"),
+        '>' => Some("%3E"),
+        '|' => Some("%7C"),
+        '\\' => Some("%5C"),
+        _ => None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn unseen_characters_are_gone() {
+        assert_eq!(clean("a\u{1b}[31mb\u{202e}c\u{0}d\u{e0041}e\r\nf\u{9b}g"), "a[31mbcde\nfg");
+        assert_eq!(clean_line(" a\nb\tc "), "a b c");
+        assert_eq!(clean("👩‍💻"), "👩‍💻");
+    }
+
+    #[test]
+    fn cuts_fall_between_characters_and_escapes() {
+        let cases: [(&str, usize, &str); 9] = [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("a\\*b\\*c", 3, "a…"),
+            ("a&lt;bcdef", 5, "a…"),
+            ("a👩‍💻b", 6, "a…"),
+            ("ae\u{301}xyz", 3, "a…"),
+            ("a*\u{200b}bcd", 3, "a…"),
+            ("ab <https://x|y> z", 12, "ab …"),
+            ("one\ntwo\nthree", 9, "one\ntwo\n…"),
+        ];
+        for (text, limit, expected) in cases {
+            assert_eq!(cut(text, limit, utf16), expected, "{text} at {limit}");
+        }
+        assert_eq!(cut("abc", 0, utf16), "");
+    }
+
+    #[test]
+    fn link_targets_stay_links() {
+        assert_eq!(link_target("https://x/(a)|b<c>").unwrap(), "https://x/%28a%29%7Cb%3Cc%3E");
+        assert_eq!(link_target("javascript:alert(1)"), None);
+        assert_eq!(link_target(""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_never_exceeds_its_limit(text in "\\PC*|[\\\\*&;<\n]{0,60}", limit in 0_usize..80) {
+            for measure in [utf16 as Measure, json_bytes] {
+                prop_assert!(length(&cut(&text, limit, measure), measure) <= limit);
+            }
+        }
+
+        #[test]
+        fn json_bytes_are_what_serde_writes(text in any::<String>()) {
+            prop_assert_eq!(length(&text, json_bytes) + 2, serde_json::to_string(&text).unwrap().len());
+        }
+    }
+}
