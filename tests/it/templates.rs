@@ -1,0 +1,493 @@
+//! What people read: every message in every dialect and language, hostile data, and operators' own templates.
+
+use std::path::Path;
+
+use callboard::model::{Change, ChangeKind, Dialect, Message, Status, Timestamp};
+use callboard::render::{Reader, Rendered, Renderer, Settings};
+use callboard::settings::{LOCALES, Problem};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+// Dialects with the escapes the channels promise, written anew so that these tests stand by themselves.
+
+fn backslashed(text: &str, special: &str) -> String {
+    text.chars().flat_map(|c| special.contains(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
+fn discord(text: &str) -> String {
+    backslashed(text, r"\*_~`|>#-[]()<:@").replace('@', "@\u{200B}")
+}
+
+fn slack(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.chars().flat_map(|c| [Some(c), "*_~`".contains(c).then_some('\u{200B}')]).flatten().collect()
+}
+
+fn dingtalk(text: &str) -> String {
+    backslashed(text, r"\`*_{}[]()#+-.!>").replace('<', "&lt;")
+}
+
+fn same(text: &str) -> String {
+    text.to_owned()
+}
+
+const DISCORD: Dialect = Dialect {
+    kind: "discord-webhook",
+    escape: discord,
+    escape_title: discord,
+    bold: |text| format!("**{text}**"),
+    link: |label, url| format!("[{label}]({url})"),
+};
+const SLACK: Dialect = Dialect {
+    kind: "slack-webhook",
+    escape: slack,
+    escape_title: same,
+    bold: |text| format!("*{text}*"),
+    link: |label, url| format!("<{url}|{label}>"),
+};
+const DINGTALK: Dialect = Dialect {
+    kind: "dingtalk",
+    escape: dingtalk,
+    escape_title: dingtalk,
+    bold: |text| format!("**{text}**"),
+    link: |label, url| format!("[{label}]({url})"),
+};
+const CONSOLE: Dialect = Dialect {
+    kind: "console",
+    escape: same,
+    escape_title: same,
+    bold: same,
+    link: |label, url| format!("{label} ({url})"),
+};
+const DIALECTS: [Dialect; 4] = [DISCORD, SLACK, DINGTALK, CONSOLE];
+
+fn built_in() -> &'static Renderer {
+    static RENDERER: std::sync::OnceLock<Renderer> = std::sync::OnceLock::new();
+    RENDERER.get_or_init(|| {
+        let (renderer, problems) = Renderer::load(&Settings::default(), &DIALECTS);
+        assert_eq!(problems, [], "the built-in templates are in order");
+        renderer
+    })
+}
+
+fn reader<'a>(kind: &'a str, locale: &'a str) -> Reader<'a> {
+    Reader { kind, locale, timezone: "Asia/Shanghai", template: None }
+}
+
+fn rendered(renderer: &Renderer, change: &Change, reader: &Reader<'_>) -> Rendered {
+    renderer.render(Uuid::nil(), change, reader, Renderer::samples_at())
+}
+
+fn message(renderer: &Renderer, change: &Change, reader: &Reader<'_>) -> Message {
+    let rendered = rendered(renderer, change, reader);
+    assert!(!rendered.fell_back, "{} renders for {reader:?}", change.kind.name());
+    rendered.message
+}
+
+fn sample(wanted: impl Fn(&ChangeKind) -> bool) -> Change {
+    Renderer::samples().into_iter().find(|change| wanted(&change.kind)).expect("there is such a sample")
+}
+
+fn stage_sample(to: &Status) -> Change {
+    sample(|kind| matches!(kind, ChangeKind::StageChanged { to: now, .. } if now == to))
+}
+
+fn later(minutes: i64) -> Timestamp {
+    Renderer::samples_at() + jiff::SignedDuration::from_mins(minutes)
+}
+
+#[test]
+fn every_message_as_it_is_read() {
+    for dialect in DIALECTS {
+        for locale in LOCALES {
+            let mut page = String::new();
+            for change in Renderer::samples() {
+                let message = message(built_in(), &change, &reader(dialect.kind, locale));
+                page.push_str(&format!("{}\n{}\n\n", message.title, message.body));
+            }
+            insta::assert_snapshot!(format!("{}.{locale}", dialect.kind), page);
+        }
+    }
+}
+
+#[test]
+fn the_release_set_announces() {
+    let mut page = String::new();
+    for locale in LOCALES {
+        for change in Renderer::samples() {
+            if let ChangeKind::Finished { .. } = change.kind {
+                let reader = Reader { template: Some("release"), ..reader("console", locale) };
+                let message = message(built_in(), &change, &reader);
+                page.push_str(&format!("{}\n{}\n\n", message.title, message.body));
+            }
+        }
+    }
+    insta::assert_snapshot!("release", page);
+    assert_eq!(built_in().sets().collect::<Vec<_>>(), ["release"]);
+    // What the set does not word, the default set does.
+    let waiting = sample(|kind| matches!(kind, ChangeKind::Waiting { .. }));
+    let of_set = Reader { template: Some("release"), ..reader("console", "en") };
+    assert_eq!(message(built_in(), &waiting, &of_set), message(built_in(), &waiting, &reader("console", "en")));
+}
+
+#[test]
+fn a_message_names_run_stage_status_and_reason() {
+    for change in Renderer::samples() {
+        for locale in LOCALES {
+            let message = message(built_in(), &change, &reader("console", locale));
+            let text = format!("{}\n{}", message.title, message.body);
+            assert_eq!(message.plain, text, "plain is the same text where there is no markup");
+            for fact in ["warehouse", "7b1e04c2", "orders_daily v12", "137946317766XXXX"] {
+                assert!(text.contains(fact), "{fact} is missing from: {text}");
+            }
+            if let Some(stage) = change.stage() {
+                assert!(text.contains(&stage.code) && text.contains(&stage.name), "which stage? {text}");
+            }
+            match &change.kind {
+                ChangeKind::StageChanged { from, to, .. } | ChangeKind::Finished { from, to, .. } => {
+                    assert!(text.contains(&format!("{from} → {to}")), "from where to where? {text}");
+                    if *to == Status::Fail {
+                        assert!(text.contains("table ods_orders_di does not exist"), "why? {text}");
+                    }
+                }
+                _ => {}
+            }
+            assert_eq!(message.url, change.url);
+            assert!(!message.url_label.is_empty() && !message.title.contains('!') && !message.body.contains('!'));
+        }
+    }
+}
+
+#[test]
+fn a_late_message_says_so_and_names_the_day() {
+    let change = stage_sample(&Status::Success);
+    let at = |now, locale| built_in().render(Uuid::nil(), &change, &reader("console", locale), now).message.body;
+    assert!(at(later(2), "en").ends_with("· 16:05 CST"), "two minutes are nothing to speak of");
+    assert!(at(later(12), "en").ends_with("· 16:05 CST · told 12 min late"));
+    assert!(at(later(60 * 24), "zh-CN").ends_with("· 2026-11-24 16:05 CST · 迟到 1 天"));
+}
+
+#[test]
+fn unknown_reader_settings_still_give_a_message() {
+    let change = stage_sample(&Status::Success);
+    let odd = Reader { kind: "console", locale: "fr", timezone: "Mars/Olympus", template: Some("no-such-set") };
+    let text = message(built_in(), &change, &odd).plain;
+    assert!(text.contains("PROD_CHECK passed") && text.contains("08:05 UTC"), "{text}");
+    let nowhere = Reader { kind: "pigeon", ..odd };
+    let rendered = rendered(built_in(), &change, &nowhere);
+    assert!(rendered.fell_back, "a channel kind without dialect gets the plain line");
+    assert!(rendered.message.title.contains("Running → Success"), "{}", rendered.message.title);
+    assert!(!rendered.message.title.contains('_'), "nothing a platform could read as markup");
+}
+
+#[test]
+fn links_and_bold_follow_the_dialect() {
+    let folder = folder(&[(
+        "lost.hbs",
+        "{{bold run.title}} {{link run.title url}}\n\n{{bold run.title}} {{link url_label url}}\n{{link \"x\" run.title}}",
+    )]);
+    let (renderer, problems) = load(folder.path());
+    assert_eq!(problems, []);
+    let mut lost = sample(|kind| matches!(kind, ChangeKind::Lost { .. }));
+    lost.url = "https://example.com/a?b=(1)|<2>".to_owned();
+    lost.run.description = "a*b".to_owned();
+    let text = |kind| {
+        let message = message(&renderer, &lost, &reader(kind, "en"));
+        format!("{} / {}", message.title, message.body)
+    };
+    let url = "https://example.com/a?b=%281%29%7C%3C2%3E";
+    assert_eq!(text("discord-webhook"), format!("a\\*b a\\*b / **a\\*b** [Open in DataWorks]({url})\nx"));
+    assert_eq!(text("slack-webhook"), format!("a*b a*b / *a*\u{200B}b* <{url}|Open in DataWorks>\nx"));
+    let plain = message(&renderer, &lost, &reader("slack-webhook", "en")).plain;
+    assert_eq!(plain, format!("a*b a*b ({url})\na*b Open in DataWorks ({url})\nx"));
+}
+
+// ------------------------------------------------------------------------------------------------- hostile data
+
+fn hostile() -> impl Strategy<Value = String> {
+    let known = prop::sample::select(vec![
+        "@everyone <@123456789012345678> <!channel> <@U1>",
+        "[click](https://evil.example) ![x](https://evil.example/p.png) <https://evil.example|here>",
+        "\u{202E}gnp.exe\u{2066}\u{200B}\u{FEFF}\u{E0041}",
+        "{{7*7}} {{run.id}} {{{url}}} {{> footer}} ${7*7} {% x %}",
+        "\u{1B}[31mred\u{1B}[0m\u{7}\u{0}",
+        "line\nbreak\r\nand # heading\n> quote\n- list\n```code",
+        "\\*_~`|<>&\"'#+-.!",
+        "<font color=red>x</font> <at id=all></at>",
+    ])
+    .prop_map(str::to_owned);
+    prop_oneof![
+        known,
+        Just("\u{6570}\u{636E}".repeat(5000)),
+        Just(format!("Z{}", "\u{301}".repeat(2000))),
+        any::<String>(),
+        prop::collection::vec(any::<char>(), 0..300).prop_map(|chars| chars.into_iter().collect()),
+    ]
+}
+
+/// A change whose every text comes from outside.
+fn poisoned(mut change: Change, texts: &[String; 6]) -> Change {
+    let [description, creator, name, message, code, status] = texts.clone();
+    let old_code = change.stage().map(|stage| stage.code.clone());
+    change.run.description = description;
+    change.run.creator = creator;
+    change.run.message.clone_from(&message);
+    change.workspace.name.clone_from(&name);
+    for stage in &mut change.run.stages {
+        if Some(&stage.code) == old_code.as_ref() {
+            stage.code.clone_from(&code);
+        }
+        stage.name.clone_from(&name);
+        stage.kind.clone_from(&name);
+        stage.message.clone_from(&message);
+    }
+    match &mut change.kind {
+        ChangeKind::StageChanged { stage, from, .. } => {
+            *stage = code;
+            *from = Status::from(status.as_str());
+        }
+        ChangeKind::Waiting { stage, .. } => *stage = code,
+        _ => {}
+    }
+    change
+}
+
+fn is_bad(c: char) -> bool {
+    (c.is_control() && c != '\n')
+        || matches!(c, '\u{200C}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}'
+            | '\u{E0000}'..='\u{E007F}')
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn hostile_text_is_shown_and_does_nothing(texts in prop::array::uniform6(hostile()), set in any::<bool>()) {
+        for sample in Renderer::samples() {
+            let change = poisoned(sample, &texts);
+            for dialect in DIALECTS {
+                for locale in LOCALES {
+                    let reader = Reader { template: set.then_some("release"), ..reader(dialect.kind, locale) };
+                    let message = message(built_in(), &change, &reader);
+                    let label = format!("{} {locale} {:?}", dialect.kind, change.kind);
+                    for text in [&message.title, &message.body, &message.plain] {
+                        prop_assert!(!text.contains(is_bad), "control or invisible characters: {label} {text:?}");
+                        prop_assert!(text.chars().count() < 6000, "bounded: {label} {}", text.chars().count());
+                    }
+                    prop_assert!(!message.title.contains('\n'), "a title is one line: {label}");
+                    prop_assert!(!message.title.is_empty() && message.plain.chars().count() < 2500);
+                    prop_assert!(!message.plain.contains('\u{200B}'), "plain has no tricks in it: {label}");
+                    prop_assert!(message.plain.contains("7b1e04c2"), "the run is named whatever comes: {label}");
+                }
+            }
+            let body = message(built_in(), &change, &reader("slack-webhook", "en")).body;
+            prop_assert!(!body.contains('<') && !body.contains('>'), "nothing live in Slack: {body}");
+            let body = message(built_in(), &change, &reader("discord-webhook", "en")).body;
+            prop_assert!(!unescaped(&body, "<@`[*_|"), "nothing live in Discord: {body}");
+            let body = message(built_in(), &change, &reader("dingtalk", "en")).body;
+            prop_assert!(!unescaped(&body, "`*_[]!#") && !body.contains('<'), "nothing live in DingTalk: {body}");
+        }
+    }
+}
+
+/// Whether one of these stands there without an odd number of backslashes before it.
+fn unescaped(text: &str, special: &str) -> bool {
+    let mut escaped = false;
+    for c in text.chars() {
+        if special.contains(c) && !escaped {
+            return true;
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    false
+}
+
+#[test]
+fn template_syntax_in_data_is_data() {
+    let mut change = stage_sample(&Status::Fail);
+    change.run.description = "{{7*7}} {{run.id}} {{> footer}} ${7*7}".to_owned();
+    let text = message(built_in(), &change, &reader("console", "en")).title;
+    assert!(text.ends_with("· {{7*7}} {{run.id}} {{> footer}} ${7*7}"), "{text}");
+}
+
+// ------------------------------------------------------------------------------------------- operators' templates
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+fn load(folder: &Path) -> (Renderer, Vec<Problem>) {
+    Renderer::load(&Settings { folder: Some(folder.to_owned()) }, &DIALECTS)
+}
+
+#[test]
+fn the_most_specific_template_serves() {
+    let folder = folder(&[
+        ("finished.hbs", "any {{to}}\n\nbody"),
+        ("finished.dingtalk.hbs", "dingtalk {{to}}\n\nbody"),
+        ("finished.dingtalk.zh-CN.hbs", "dingtalk zh {{to}}\n\nbody"),
+        ("finished.zh-CN.hbs", "zh {{to}}\n\nbody"),
+        ("loud/finished.hbs", "loud {{to}}\r\n\r\nbody\r\n"),
+        ("footer.hbs", "{{run.short}} only"),
+        ("README.md", "how we word things"),
+        (".hidden.hbs", "{{"),
+    ]);
+    let (renderer, problems) = load(folder.path());
+    assert_eq!(problems, []);
+    let change = sample(|kind| matches!(kind, ChangeKind::Finished { to: Status::Success, .. }));
+    let title = |kind, locale, template| {
+        message(&renderer, &change, &Reader { template, ..reader(kind, locale) }).title
+    };
+    assert_eq!(title("console", "en", None), "any Success");
+    assert_eq!(title("console", "zh-CN", None), "zh Success");
+    assert_eq!(title("dingtalk", "en", None), "dingtalk Success");
+    assert_eq!(title("dingtalk", "zh-CN", None), "dingtalk zh Success");
+    assert_eq!(title("dingtalk", "zh-CN", Some("loud")), "loud Success");
+    let stage = stage_sample(&Status::Success);
+    let body = message(&renderer, &stage, &reader("console", "en")).body;
+    assert!(body.ends_with("\n7b1e04c2 only"), "built-in templates take the operator's footer: {body}");
+}
+
+/// File, text, and what must be said of it.
+const BROKEN: &[(&str, &str, &str)] = &[
+    ("stage.hbs", "{{stage.code}}\n\nfine\n{{#if took}}never closed", "line 4"),
+    ("stage.hbs", "{{stage.code}}\n\n{{#if took}}x{{/each}}", "line 3, column 1"),
+    ("stage.hbs", "{{stage.kode}}\n\nbody", "line 1, column 1: there is no variable stage.kode; did you mean stage.code?"),
+    ("stage.hbs", "title\n\n\nx {{runn.id}}", "line 4, column 3: there is no variable runn.id"),
+    ("stage.hbs", "title\n\na\n{{#if tok}}x{{/if}}", "line 4, column 1: there is no variable tok; did you mean to"),
+    ("stage.hbs", "title\n\n{{#each pasts}}x{{/each}}", "line 3, column 1: there is no variable pasts; did you mean past?"),
+    ("stage.hbs", "title\n\n{{#each past}}\n{{cod}}\n{{/each}}", "line 4, column 1: there is no variable cod; did you mean code?"),
+    ("stage.hbs", "title\n\n{{#each past as |p|}}{{p.cod}}{{/each}}", "there is no variable p.cod; did you mean p.code?"),
+    ("stage.hbs", "title\n\n{{#if took}}a{{else if tok}}b{{/if}}", "line 3, column 1: there is no variable tok"),
+    ("stage.hbs", "title\n\n{{#if (eq too \"Fail\")}}b{{/if}}", "there is no variable too; did you mean to?"),
+    ("stage.hbs", "title\n\n{{#each took}}x{{/each}}", "{{#each}} needs a list"),
+    ("stage.hbs", "title\n\n{{../run.id}}", "climbs out"),
+    ("stage.hbs", "title\n\n{{@index}}", "@index does not exist here"),
+    ("stage.hbs", "title\n\n{{run}}", "run holds several values"),
+    ("stage.hbs", "title\n\n{{took.seconds}}", "there is no variable took.seconds"),
+    ("stage.hbs", "title\n\n{{upper to}}", "there is no helper upper"),
+    ("stage.hbs", "title\n\n{{bolt to}}", "there is no helper bolt; did you mean bold?"),
+    ("stage.hbs", "title\n\n{{lookup run \"id\"}}", "there is no helper lookup"),
+    ("stage.hbs", "title\n\n{{#ech past}}x{{/ech}}", "there is no block ech; did you mean each?"),
+    ("stage.hbs", "title\n\n{{bold}}", "needs something to work on"),
+    ("stage.hbs", "title\n\n{{link url_label}}", "line 3, column 1"),
+    ("stage.hbs", "title\n\na {{{run.title}}}", "line 3, column 3: raw output"),
+    ("stage.hbs", "title\n\n{{&run.title}}", "raw output"),
+    ("stage.hbs", "title\n\n{{> waiting}}", "only {{> footer}} can be included"),
+    ("stage.hbs", "title\n\n{{> (eq to from)}}", "line 3, column 1"),
+    ("stage.hbs", "title {{> footer}}\n\nbody", "in a body only"),
+    ("stage.hbs", "title\n\n{{#each past}}{{> footer}}{{/each}}", "can't stand inside"),
+    ("stage.hbs", "title\n\n{{#*inline \"x\"}}y{{/inline}}", "no other partials"),
+    ("stage.hbs", "title\n\n{{{{raw}}}} {{x}} {{{{/raw}}}}", "there is no block raw"),
+    ("stage.hbs", "only a title", "a title line, an empty line and a body"),
+    ("stage.hbs", "", "a title line, an empty line and a body"),
+    ("stage.hbs", "{{#if unknown}}x{{/if}}\n\nbody", "line 1, column 1: the title is empty"),
+    ("started.hbs", "title\n\nbody\n{{stage.code}}", "line 4, column 1: stage.code has no value"),
+    ("started.hbs", "title\n\n{{#with stage}}{{code}}{{/with}}", "line 3, column 1: stage has no value"),
+    ("footer.hbs", "a\n{{stage.code}}", "line 2, column 1: stage.code has no value"),
+    ("footer.hbs", "{{> footer}}", "not in the footer itself"),
+    ("finnished.hbs", "title\n\nbody", "did you mean \"finished\"?"),
+    ("stage.slack.hbs", "title\n\nbody", "did you mean \"slack-webhook\"?"),
+    ("stage.hbs.bak", "title\n\nbody", "did you mean stage.hbs?"),
+    ("loud/deep/stage.hbs", "title\n\nbody", "is a folder in a template set"),
+];
+
+#[test]
+fn a_broken_template_is_reported_where_it_is_broken_and_the_built_in_one_serves() {
+    for (file, text, said) in BROKEN {
+        let folder = folder(&[(file, text)]);
+        let (renderer, problems) = load(folder.path());
+        assert!(!problems.is_empty(), "{file} should be refused: {text:?}");
+        let key = if file.contains("deep") { "loud/deep" } else { file };
+        assert!(problems.iter().all(|problem| problem.key == key), "{problems:?}");
+        assert!(problems.iter().any(|problem| problem.message.contains(said)), "{text:?}: {problems:#?} lacks {said}");
+        for change in Renderer::samples() {
+            let ours = message(&renderer, &change, &reader("discord-webhook", "en"));
+            assert_eq!(ours, message(built_in(), &change, &reader("discord-webhook", "en")), "{file} {text:?}");
+        }
+    }
+}
+
+#[test]
+fn sources_that_would_exhaust_us_are_refused() {
+    let deep = format!("t\n\n{}x{}", "{{#if took}}".repeat(3000), "{{/if}}".repeat(3000));
+    let parens = format!("t\n\n{{{{#if {}took{}}}}}x{{{{/if}}}}", "(not ".repeat(3000), ")".repeat(3000));
+    let large = format!("t\n\n{}", "x".repeat(70_000));
+    for (text, said) in [(deep, "more than"), (parens, "more than"), (large, "larger than 64 KiB")] {
+        let folder = folder(&[("lost.hbs", &text)]);
+        let (_, problems) = load(folder.path());
+        assert!(problems.len() == 1 && problems[0].message.contains(said), "{said}: {problems:?}");
+    }
+    // As deep as the bound allows still fits a test thread's stack.
+    let folder = folder(&[(
+        "lost.hbs",
+        &format!("t\n\n{}x{}", "{{#if (not took)}}".repeat(190), "{{/if}}".repeat(190)),
+    )]);
+    let (renderer, problems) = load(folder.path());
+    assert_eq!(problems, []);
+    let lost = sample(|kind| matches!(kind, ChangeKind::Lost { .. }));
+    assert_eq!(message(&renderer, &lost, &reader("console", "en")).body, "x");
+}
+
+#[test]
+fn text_that_is_no_text_and_folders_that_are_none_are_reported() {
+    let folder = folder(&[("stage.hbs", "")]);
+    std::fs::write(folder.path().join("stage.hbs"), b"t\xff\n\nb").unwrap();
+    let (_, problems) = load(folder.path());
+    assert_eq!(problems, [Problem::new("stage.hbs", "is not UTF-8 text")]);
+    let (renderer, problems) = load(&folder.path().join("nowhere"));
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].key == "folder" && problems[0].message.contains("nowhere can't be read"), "{problems:?}");
+    message(&renderer, &stage_sample(&Status::Success), &reader("console", "en"));
+}
+
+#[test]
+fn a_template_that_fails_only_on_real_data_gives_the_plain_line() {
+    // Fits the limit of output with the samples' short description, not with a long one.
+    let folder = folder(&[("stage.hbs", &format!("t\n\n{}", "{{run.title}}".repeat(3000)))]);
+    let (renderer, problems) = load(folder.path());
+    assert_eq!(problems, []);
+    let mut change = stage_sample(&Status::Fail);
+    change.run.description = "x*".repeat(60);
+    let rendered = rendered(&renderer, &change, &reader("discord-webhook", "en"));
+    assert!(rendered.fell_back);
+    let message = rendered.message;
+    assert!(message.title.starts_with("❌ PROD Running → Fail · x\\*x\\*"), "{}", message.title);
+    assert_eq!(message.body, "warehouse · 7b1e04c2");
+    assert!(message.plain.starts_with("❌ PROD Running → Fail · x*x*"), "{}", message.plain);
+}
+
+#[test]
+fn the_manual_lists_exactly_what_there_is() {
+    let manual = include_str!("../../docs/templates.md");
+    let rows = |heading: &str| -> Vec<String> {
+        let section = manual.split(&format!("## {heading}\n")).nth(1).expect("the section is there");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let first_cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        first_cells.map(str::to_owned).collect()
+    };
+    let sorted = |mut names: Vec<String>| {
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(sorted(rows("Variables")), sorted(Renderer::variables()), "variables in docs/templates.md");
+    let helpers = Renderer::helpers().into_iter().map(str::to_owned).collect();
+    assert_eq!(sorted(rows("Helpers")), sorted(helpers), "helpers in docs/templates.md");
+}
+
+#[test]
+fn the_manuals_example_works() {
+    let manual = include_str!("../../docs/templates.md");
+    let example = manual.split("```handlebars\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let folder = folder(&[("finished.dingtalk.zh-CN.hbs", example)]);
+    let (renderer, problems) = load(folder.path());
+    assert_eq!(problems, []);
+    let failed = sample(|kind| matches!(kind, ChangeKind::Finished { to: Status::Fail, .. }));
+    insta::assert_snapshot!("example", message(&renderer, &failed, &reader("dingtalk", "zh-CN")).plain);
+}
