@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::meter::{CallError, Meter};
@@ -25,6 +26,7 @@ pub struct Poller {
     workspaces: HashMap<WorkspaceKey, Workspace>,
     schedule: Mutex<Schedule>,
     tasks: TaskTracker,
+    changed: Notify,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +48,7 @@ impl Poller {
     ) -> Poller {
         let workspaces: HashMap<_, _> = workspaces.iter().map(|w| (w.key(), w.clone())).collect();
         let schedule = Mutex::new(Schedule::new(intervals, workspaces.keys().cloned(), now));
-        Poller { tracker, meter, metrics, workspaces, schedule, tasks: TaskTracker::new() }
+        Poller { tracker, meter, metrics, workspaces, schedule, tasks: TaskTracker::new(), changed: Notify::new() }
     }
 
     /// Begins a poll of each workspace that is due; a slow one delays no other. Returns when the next is due.
@@ -58,7 +60,10 @@ impl Poller {
         });
         for key in due {
             let poller = Arc::clone(self);
-            self.tasks.spawn(async move { poller.poll(&key, now).await });
+            self.tasks.spawn(async move {
+                poller.poll(&key, now).await;
+                poller.changed.notify_one();
+            });
         }
         self.measure_lag(now);
         self.with_schedule(|schedule| schedule.next_due())
@@ -71,9 +76,15 @@ impl Poller {
         self.tasks.reopen();
     }
 
+    /// Resolves when a workspace may have become due earlier than the last tick said.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     /// Somebody subscribed to something here.
     pub fn hurry(&self, workspace: &WorkspaceKey, now: Timestamp) {
         self.with_schedule(|schedule| schedule.hurry(workspace, now));
+        self.changed.notify_one();
     }
 
     async fn poll(&self, key: &WorkspaceKey, now: Timestamp) {

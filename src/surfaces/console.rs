@@ -1,7 +1,7 @@
 //! A terminal: commands from lines of text, answers back as lines. Everybody at the keyboard is one person in one room.
 
 use std::io::{BufRead, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -18,12 +18,12 @@ const TYPED_AHEAD: usize = 64;
 
 pub struct Console {
     lines: tokio::sync::Mutex<mpsc::Receiver<String>>,
-    output: Arc<Mutex<dyn Write + Send>>,
+    output: Mutex<Box<dyn Write + Send>>,
 }
 
 impl Console {
     /// Reads standard input in a thread of its own, which the process need not wait for when it ends.
-    pub fn stdin(output: Arc<Mutex<dyn Write + Send>>) -> Console {
+    pub fn stdin(output: Box<dyn Write + Send>) -> Console {
         let (typed, lines) = mpsc::channel(TYPED_AHEAD);
         std::thread::spawn(move || {
             let read = std::io::stdin().lock().lines().map_while(Result::ok);
@@ -32,8 +32,8 @@ impl Console {
         Console::new(lines, output)
     }
 
-    pub fn new(lines: mpsc::Receiver<String>, output: Arc<Mutex<dyn Write + Send>>) -> Console {
-        Console { lines: tokio::sync::Mutex::new(lines), output }
+    pub fn new(lines: mpsc::Receiver<String>, output: Box<dyn Write + Send>) -> Console {
+        Console { lines: tokio::sync::Mutex::new(lines), output: Mutex::new(output) }
     }
 
     fn say(&self, text: &str) {
@@ -76,7 +76,7 @@ impl Surface for Console {
 }
 
 /// Bold and links with the terminal's own means; data can hold no escape sequence.
-fn written(text: &Text) -> String {
+pub fn written(text: &Text) -> String {
     let spans = text.0.iter().map(|span| match span {
         Span::Plain(text) => inert(text),
         Span::Bold(text) => format!("\u{1b}[1m{}\u{1b}[0m", inert(text)),

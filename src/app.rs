@@ -1,0 +1,324 @@
+//! The only place that constructs. Starts the loops; when one ends or the stop comes, all end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::channels::{self, Channel, discord};
+use crate::commands::{self, CATALOG, Context};
+use crate::config::Config;
+use crate::diff::elapsed;
+use crate::dispatcher::{Dispatcher, Outlet, Outlets};
+use crate::http::{self, Pages};
+use crate::meter::Meter;
+use crate::metrics::Metrics;
+use crate::model::{Clock, Timestamp, Workspace};
+use crate::net::{Net, NetError};
+use crate::poller::Poller;
+use crate::render::Renderer;
+use crate::schedule::{Intervals, Limits};
+use crate::settings::{Problem, SecretError};
+use crate::sources::Source;
+use crate::sources::dataworks::DataWorks;
+use crate::store::{self, Role, Store, StoreError};
+use crate::surfaces::{self, Ask, Inbox, Surface};
+use crate::tracker::Tracker;
+
+/// Between two looks whether another process wrote to the store.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Between two prunings of what ended long ago.
+const PRUNING: Duration = Duration::from_secs(3600);
+/// Ended deliveries are kept this long, to be asked about.
+const KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// Sends under way may take this long when the process ends: longer than a send's deadline.
+const GRACE: Duration = Duration::from_secs(12);
+/// A loop sleeps no longer than this, whatever the clock says.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("{}: {}", .0.key, .0.message)]
+    Settings(Problem),
+    #[error("can't listen on {address}: {said}; choose another server.listen")]
+    Listen { address: String, said: String },
+    #[error("{0} ended unexpectedly; the log says why")]
+    Ended(&'static str),
+}
+
+impl From<Problem> for AppError {
+    fn from(problem: Problem) -> AppError {
+        AppError::Settings(problem)
+    }
+}
+
+/// A way in and out that is no part of the configuration: the demo's terminal.
+pub struct Terminal {
+    pub surface: Arc<dyn Surface>,
+    pub channel: Arc<dyn Channel>,
+}
+
+/// Everything, built and not yet running. Tests step its parts by hand.
+pub struct App {
+    pub workspaces: Vec<Workspace>,
+    pub store: Arc<dyn Store>,
+    pub tracker: Arc<Tracker>,
+    pub poller: Arc<Poller>,
+    pub dispatcher: Arc<Dispatcher>,
+    pub commands: Arc<Context>,
+    pub pages: Arc<Pages>,
+    pub metrics: Arc<Metrics>,
+    pub inbox: Inbox,
+    asked: mpsc::Receiver<Ask>,
+    surfaces: Vec<(&'static str, Arc<dyn Surface>)>,
+    clock: Clock,
+}
+
+impl App {
+    pub async fn build(config: &Config, terminal: Option<Terminal>, clock: Clock) -> Result<App, AppError> {
+        let now = clock();
+        let metrics = Arc::new(Metrics::new());
+        let net = Net::new(&config.network)?;
+        let source: Arc<dyn Source> = Arc::new(DataWorks::new(&config.dataworks, net.clone())?);
+        let store = store::open(&config.store, Role::Owner).await?;
+        let renderer = Arc::new(renderer(config));
+        let (mut outlets, mut surfaces) = ways(config, &net, &metrics)?;
+        if let Some(Terminal { surface, channel }) = terminal {
+            let outlet = Outlet { channel, locale: "en".to_owned(), timezone: "UTC".to_owned() };
+            outlets.rooms.insert(surfaces::console::NAME.to_owned(), outlet);
+            surfaces.push((surfaces::console::NAME, surface));
+        }
+        let workspaces = config.workspaces();
+        let link = Arc::clone(&source);
+        let tracker = Tracker::start(
+            Arc::clone(&store),
+            config.standing(now),
+            Box::new(move |workspace, run| link.url(workspace, run)),
+            config.dataworks.poll.waiting_after.0,
+            Arc::clone(&metrics),
+        );
+        let tracker = Arc::new(tracker.await?);
+        let budget = &config.dataworks.budget;
+        let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: budget.per_day() };
+        let meter = Arc::new(Meter::new(source, limits, Arc::clone(&metrics)));
+        let poll = &config.dataworks.poll;
+        let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
+        let poller = Poller::new(
+            Arc::clone(&tracker),
+            Arc::clone(&meter),
+            Arc::clone(&metrics),
+            &workspaces,
+            intervals,
+            now,
+        );
+        let poller = Arc::new(poller);
+        let dispatcher =
+            Dispatcher::new(Arc::clone(&store), renderer, outlets, Arc::clone(&metrics), Arc::clone(&clock));
+        let hurried = Arc::clone(&poller);
+        let commands = Context {
+            tracker: Arc::clone(&tracker),
+            meter: Arc::clone(&meter),
+            metrics: Arc::clone(&metrics),
+            workspaces: workspaces.clone(),
+            hurry: Box::new(move |workspace, now| hurried.hurry(workspace, now)),
+        };
+        let pages = Pages {
+            tracker: Arc::clone(&tracker),
+            meter,
+            store: Arc::clone(&store),
+            metrics: Arc::clone(&metrics),
+            workspaces: workspaces.clone(),
+            clock: Arc::clone(&clock),
+            draining: false.into(),
+        };
+        let (inbox, asked) = Inbox::new();
+        Ok(App {
+            workspaces,
+            store,
+            tracker,
+            poller,
+            dispatcher: Arc::new(dispatcher),
+            commands: Arc::new(commands),
+            pages: Arc::new(pages),
+            metrics,
+            inbox,
+            asked,
+            surfaces,
+            clock,
+        })
+    }
+
+    /// Runs until `stop`, then lets what is under way end. `Err` when a part of it ended by itself.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
+        let App { tracker, poller, dispatcher, commands, pages, store, clock, .. } = self;
+        let mut loops: JoinSet<&'static str> = JoinSet::new();
+        let polling = poll(Arc::clone(&poller), Arc::clone(&clock), stop.clone());
+        loops.spawn(named("polling", polling));
+        let delivering = deliver(Arc::clone(&dispatcher), Arc::clone(&tracker), Arc::clone(&clock), stop.clone());
+        loops.spawn(named("delivery", delivering));
+        let keeping = keep_house(store, Arc::clone(&tracker), Arc::clone(&dispatcher), clock, stop.clone());
+        loops.spawn(named("housekeeping", keeping));
+        let served = http::serve(listener, Arc::clone(&pages), stop.clone());
+        loops.spawn(named("the HTTP server", async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the HTTP server failed");
+            }
+        }));
+        let asked = self.asked;
+        let ended = stop.clone();
+        loops.spawn(named("commands", async move {
+            tokio::select! {
+                () = commands::serve(commands, asked) => {}
+                () = ended.cancelled() => {}
+            }
+        }));
+        for (name, surface) in self.surfaces {
+            let inbox = self.inbox.clone();
+            let stop = stop.clone();
+            loops.spawn(named(name, async move {
+                if let Err(said) = surface.run(inbox, &CATALOG, stop.clone()).await {
+                    tracing::error!(surface = name, "{said}; everything else goes on without it");
+                    stop.cancelled().await;
+                }
+            }));
+        }
+        let first = loops.join_next().await;
+        let by_itself = !stop.is_cancelled();
+        pages.drain();
+        stop.cancel();
+        let rest = async {
+            while loops.join_next().await.is_some() {}
+            poller.idle().await;
+            dispatcher.idle().await;
+        };
+        if tokio::time::timeout(GRACE, rest).await.is_err() {
+            tracing::warn!("something was still under way after {} s and is left behind", GRACE.as_secs());
+        }
+        match first {
+            Some(Ok(name)) if by_itself => Err(AppError::Ended(name)),
+            Some(Err(error)) if by_itself => {
+                tracing::error!(%error, "a part of the service broke");
+                Err(AppError::Ended("a part of the service"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {
+    work.await;
+    name
+}
+
+/// Binds the address of `server.listen`.
+pub async fn listen(config: &Config) -> Result<TcpListener, AppError> {
+    let address = config.server.listen;
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| AppError::Listen { address: address.to_string(), said: error.to_string() })
+}
+
+/// The templates; what is wrong with the operator's is logged, and the built-in ones serve.
+pub fn renderer(config: &Config) -> Renderer {
+    let (renderer, problems) = Renderer::load(&config.templates, &channels::DIALECTS);
+    for Problem { key, message } in problems {
+        tracing::error!(template = key, "{message}; the next less specific template serves");
+    }
+    renderer
+}
+
+/// Every configured way out and in.
+fn ways(
+    config: &Config,
+    net: &Net,
+    metrics: &Arc<Metrics>,
+) -> Result<(Outlets, Vec<(&'static str, Arc<dyn Surface>)>), AppError> {
+    let mut channels = HashMap::new();
+    for (name, settings) in &config.channels {
+        channels.insert(name.clone(), outlet(name, settings, net)?);
+    }
+    let mut outlets = Outlets { channels, rooms: HashMap::new() };
+    let mut surfaces: Vec<(&'static str, Arc<dyn Surface>)> = Vec::new();
+    if let Some(settings) = &config.discord {
+        let wrong = |key: &str, said: String| AppError::Settings(Problem::new(key, said));
+        let token =
+            settings.token.read().map_err(|error: SecretError| wrong("discord.token", error.to_string()))?;
+        let api = settings.api.parse().map_err(|error: url::ParseError| wrong("discord.api", error.to_string()))?;
+        let client = net.client_for(&api).map_err(|refused| wrong("discord.api", refused.to_string()))?.clone();
+        let channel: Arc<dyn Channel> = Arc::new(discord::Bot::new(api, token.clone(), net.clone()));
+        let outlet = Outlet { channel, locale: settings.locale.clone(), timezone: settings.timezone.clone() };
+        outlets.rooms.insert(surfaces::discord::NAME.to_owned(), outlet);
+        let surface = surfaces::discord::Discord::new(settings, token, client, Arc::clone(metrics));
+        surfaces.push((surfaces::discord::NAME, Arc::new(surface)));
+    }
+    Ok((outlets, surfaces))
+}
+
+/// A configured channel, ready to send.
+pub fn outlet(name: &str, settings: &channels::Settings, net: &Net) -> Result<Outlet, AppError> {
+    let channel = channels::build(settings, net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
+    Ok(Outlet { channel, locale: settings.locale().to_owned(), timezone: settings.timezone().to_owned() })
+}
+
+async fn poll(poller: Arc<Poller>, clock: Clock, stop: CancellationToken) {
+    loop {
+        let next = poller.tick(clock());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = poller.changed() => {}
+            () = sleep_until(next, &clock) => {}
+        }
+    }
+}
+
+async fn deliver(dispatcher: Arc<Dispatcher>, tracker: Arc<Tracker>, clock: Clock, stop: CancellationToken) {
+    loop {
+        let next = dispatcher.tick(clock()).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tracker.owed() => {}
+            () = dispatcher.freed() => {}
+            () = sleep_until(next, &clock) => {}
+        }
+    }
+}
+
+/// Takes over what another process wrote to the store, and forgets what ended long ago.
+async fn keep_house(
+    store: Arc<dyn Store>,
+    tracker: Arc<Tracker>,
+    dispatcher: Arc<Dispatcher>,
+    clock: Clock,
+    stop: CancellationToken,
+) {
+    let mut pruned_at = Timestamp::MIN;
+    while tokio::time::timeout(HOUSEKEEPING, stop.cancelled()).await.is_err() {
+        let now = clock();
+        let kept = async {
+            if store.changed_elsewhere().await? {
+                tracker.reload().await?;
+                dispatcher.revive();
+            }
+            if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
+                pruned_at = now;
+                store.prune(now.checked_sub(KEPT).unwrap_or(Timestamp::MIN)).await?;
+            }
+            Ok::<(), StoreError>(())
+        };
+        if let Err(error) = kept.await {
+            tracing::debug!(%error, "housekeeping is put off");
+        }
+    }
+}
+
+async fn sleep_until(next: Option<Timestamp>, clock: &Clock) {
+    let wait = next.map_or(LONGEST_SLEEP, |next| elapsed(clock(), next));
+    tokio::time::sleep(wait.clamp(Duration::from_millis(1), LONGEST_SLEEP)).await;
+}

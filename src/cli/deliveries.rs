@@ -1,0 +1,171 @@
+use clap::{Args, Subcommand};
+
+use super::{Exit, Globals, fail, print, print_json};
+use crate::model::{DeliveryState, Timestamp};
+use crate::store::{self, Attempt, DeliveryFilter, DeliveryRow, Role, Store, StoreError};
+
+/// Look at what is owed, was delivered or given up, and act on it
+///
+/// Works beside a running service and without one.
+#[derive(Debug, Args)]
+pub struct Deliveries {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List deliveries, newest first
+    List {
+        /// Only those in this state: pending, in_flight, delivered, unknown, dead, superseded
+        #[arg(long, value_parser = state)]
+        state: Option<DeliveryState>,
+        /// Only those to this destination: a channel's name, or surface:room
+        #[arg(long, value_name = "DESTINATION")]
+        to: Option<String>,
+        /// Only those of this run
+        #[arg(long, value_name = "ID")]
+        run: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one delivery with its attempts
+    Show {
+        /// The delivery's id or its beginning
+        id: String,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring a dead delivery back; it is sent at once
+    Retry {
+        /// The delivery's id or its beginning; or `dead` for every dead one
+        id: String,
+    },
+    /// Give up a delivery for good
+    Discard {
+        /// The delivery's id or its beginning
+        id: String,
+    },
+}
+
+fn state(text: &str) -> Result<DeliveryState, String> {
+    use DeliveryState::{Dead, Delivered, InFlight, Pending, Superseded, Unknown};
+    let all = [Pending, InFlight, Delivered, Unknown, Dead, Superseded];
+    let known = || all.map(DeliveryState::as_str).join(", ");
+    all.into_iter().find(|state| state.as_str() == text).ok_or_else(|| format!("it is none of {}", known()))
+}
+
+impl Deliveries {
+    pub async fn run(self, globals: &Globals) -> Exit {
+        let config = match globals.load_without_secrets() {
+            Ok(config) => config,
+            Err(exit) => return exit,
+        };
+        let done = async {
+            let store = store::open(&config.store, Role::Guest).await?;
+            self.verb.act(store.as_ref(), Timestamp::now()).await
+        };
+        done.await.unwrap_or_else(|error: StoreError| fail(Exit::Failed, &error.to_string()))
+    }
+}
+
+impl Verb {
+    async fn act(self, store: &dyn Store, now: Timestamp) -> Result<Exit, StoreError> {
+        match self {
+            Verb::List { state, to, run, limit, json } => {
+                let run = match run.map(|run| run.parse()).transpose() {
+                    Ok(run) => run,
+                    Err(error) => return Ok(fail(Exit::Misused, &format!("--run: {error}"))),
+                };
+                let filter = DeliveryFilter { state, to: to.map(Into::into), run, limit };
+                let rows = store.deliveries(&filter).await?;
+                Ok(if json { print_json(&serde_json::json!(rows)) } else { print(&table(&rows)) })
+            }
+            Verb::Show { id, json } => {
+                let Some((row, attempts)) = store.delivery(&id).await? else { return Ok(none(&id)) };
+                if json {
+                    let mut value = serde_json::json!(row);
+                    if let Some(object) = value.as_object_mut() {
+                        object.insert("attempts".to_owned(), serde_json::json!(attempts));
+                    }
+                    return Ok(print_json(&value));
+                }
+                Ok(print(&story(&row, &attempts)))
+            }
+            Verb::Retry { id } if id == "dead" => {
+                let filter = DeliveryFilter { state: Some(DeliveryState::Dead), limit: 10_000, ..Default::default() };
+                let mut count = 0;
+                for row in store.deliveries(&filter).await? {
+                    count += usize::from(store.retry(row.delivery.id, now).await?);
+                }
+                Ok(print(&format!("{count} deliveries are pending again\n")))
+            }
+            Verb::Retry { id } => {
+                let Some((row, _)) = store.delivery(&id).await? else { return Ok(none(&id)) };
+                Ok(match store.retry(row.delivery.id, now).await? {
+                    true => print(&format!("{} is pending again\n", row.delivery.id)),
+                    false => fail(Exit::Failed, &format!("{} is {}, not dead", row.delivery.id, row.state.as_str())),
+                })
+            }
+            Verb::Discard { id } => {
+                let Some((row, _)) = store.delivery(&id).await? else { return Ok(none(&id)) };
+                Ok(match store.discard(row.delivery.id, now).await? {
+                    true => print(&format!("{} is given up\n", row.delivery.id)),
+                    false => fail(Exit::Failed, &format!("{} is {} already", row.delivery.id, row.state.as_str())),
+                })
+            }
+        }
+    }
+}
+
+fn none(id: &str) -> Exit {
+    fail(Exit::Failed, &format!("no one delivery has an id that begins with {id:?}; `callboard deliveries list` shows them"))
+}
+
+fn table(rows: &[DeliveryRow]) -> String {
+    if rows.is_empty() {
+        return "no deliveries\n".to_owned();
+    }
+    let line = |row: &DeliveryRow| {
+        let DeliveryRow { delivery, state, reason, .. } = row;
+        let stage = delivery.change.stage().map(|stage| format!(" {}", stage.code)).unwrap_or_default();
+        format!(
+            "{}  {:<10} {}  {:<16} {} {}{stage}{}\n",
+            delivery.id,
+            state.as_str(),
+            delivery.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            delivery.to,
+            delivery.change.run.id.short(),
+            delivery.change.kind.name(),
+            reason.as_deref().filter(|reason| !reason.is_empty()).map(|said| format!("  {said}")).unwrap_or_default(),
+        )
+    };
+    rows.iter().map(line).collect()
+}
+
+fn story(row: &DeliveryRow, attempts: &[Attempt]) -> String {
+    let DeliveryRow { delivery, state, next_at, settled_at, .. } = row;
+    let change = &delivery.change;
+    let mut lines = vec![
+        format!("delivery  {}", delivery.id),
+        format!("to        {}", delivery.to),
+        format!("change    {} {} of run {} ({}) in {}", change.sequence, change.kind.event_type(), change.run.id, change.run.title(), change.workspace.name),
+        format!("seen      {}", change.at),
+        format!("state     {}{}", state.as_str(), settled_at.map(|at| format!(" since {at}")).unwrap_or_default()),
+    ];
+    if let Some(next_at) = next_at {
+        lines.push(format!("next try  {next_at}"));
+    }
+    for attempt in attempts {
+        let outcome = attempt.outcome.as_deref().unwrap_or("under way");
+        let reason = attempt.reason.as_deref().filter(|reason| !reason.is_empty());
+        let reason = reason.map(|said| format!(": {said}")).unwrap_or_default();
+        lines.push(format!("attempt {} {} {outcome}{reason}", attempt.attempt, attempt.started_at));
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,50 @@
+use std::sync::Arc;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, Globals, fail, stop_signal};
+use crate::app::{self, App, AppError};
+use crate::config::Config;
+use crate::model::Timestamp;
+
+/// Follow the configured workspaces and post what changes, until told to stop
+///
+/// Ends well on Ctrl-C and SIGTERM: sends under way are finished, the rest waits in the store for the next start.
+#[derive(Debug, Args)]
+pub struct Run {}
+
+impl Run {
+    pub async fn run(self, globals: &Globals) -> Exit {
+        let config = match globals.load() {
+            Ok(config) => config,
+            Err(exit) => return exit,
+        };
+        match serve(&config).await {
+            Ok(()) => Exit::Done,
+            Err(error @ AppError::Settings(_)) => fail(Exit::Misused, &error.to_string()),
+            Err(error) => fail(Exit::Failed, &error.to_string()),
+        }
+    }
+}
+
+async fn serve(config: &Config) -> Result<(), AppError> {
+    let listener = app::listen(config).await?;
+    let address = listener.local_addr().map_or_else(|_| config.server.listen.to_string(), |address| address.to_string());
+    let app = App::build(config, None, Arc::new(Timestamp::now)).await?;
+    let stop = CancellationToken::new();
+    stop_signal(stop.clone());
+    tracing::info!(
+        board = format!("http://{address}/"),
+        workspaces = app.workspaces.len(),
+        channels = config.channels.len(),
+        standing_subscriptions = config.subscriptions.len(),
+        "callboard runs"
+    );
+    if app.workspaces.is_empty() {
+        tracing::warn!("no [[workspaces]] are configured, so nothing is followed");
+    }
+    let result = app.run(listener, stop).await;
+    tracing::info!("callboard has stopped");
+    result
+}

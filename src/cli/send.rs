@@ -1,0 +1,62 @@
+use clap::Args;
+use uuid::Uuid;
+
+use super::{Exit, Globals, fail, print};
+use crate::app;
+use crate::model::{Change, ChangeKind, Outcome, Timestamp};
+use crate::net::Net;
+use crate::render::{Reader, Renderer};
+
+/// Send a test message through a channel, the way real ones go
+#[derive(Debug, Args)]
+pub struct Send {
+    /// The channel's name in the configuration
+    channel: String,
+}
+
+impl Send {
+    pub async fn run(self, globals: &Globals) -> Exit {
+        let config = match globals.load() {
+            Ok(config) => config,
+            Err(exit) => return exit,
+        };
+        let Some(settings) = config.channels.get(&self.channel) else {
+            let known: Vec<&str> = config.channels.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return fail(Exit::Misused, &format!("there is no channel {:?}; configured: {known}", self.channel));
+        };
+        let outlet = Net::new(&config.network)
+            .map_err(|error| error.to_string())
+            .and_then(|net| app::outlet(&self.channel, settings, &net).map_err(|error| error.to_string()));
+        let outlet = match outlet {
+            Ok(outlet) => outlet,
+            Err(said) => return fail(Exit::Misused, &said),
+        };
+        let now = Timestamp::now();
+        let kind = outlet.channel.dialect().kind;
+        let reader = Reader { kind, locale: &outlet.locale, timezone: &outlet.timezone, template: None };
+        let message = app::renderer(&config.templates).render(Uuid::now_v7(), &test(now), &reader, now).message;
+        match outlet.channel.send("", &message, now).await {
+            Outcome::Delivered { .. } => print(&format!("{} took the test message\n", self.channel)),
+            Outcome::Retry { reason, after } => {
+                let wait = after.map(|after| format!("; it asks to wait {} s", after.as_secs())).unwrap_or_default();
+                fail(Exit::Failed, &format!("{} did not take the message: {reason}{wait}", self.channel))
+            }
+            Outcome::Unknown { reason, .. } => {
+                fail(Exit::Failed, &format!("{} may or may not have got the message: {reason}", self.channel))
+            }
+            Outcome::Reject { reason } | Outcome::Dead { reason } => {
+                fail(Exit::Failed, &format!("{} refuses the message: {reason}", self.channel))
+            }
+        }
+    }
+}
+
+/// A run that ended well just now, plainly marked as a test.
+fn test(now: Timestamp) -> Change {
+    let is_good = |change: &Change| matches!(&change.kind, ChangeKind::Finished { to, .. } if to.as_str() == "Success");
+    let mut change = Renderer::samples().into_iter().find(is_good).unwrap_or_else(Renderer::first_sample);
+    change.run.description = "Callboard test message, nothing was released".to_owned();
+    change.at = now;
+    change
+}
