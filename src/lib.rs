@@ -12,6 +12,7 @@
 //! bring commands in. ARCHITECTURE.md walks through it.
 
 pub mod channels;
+pub mod demo;
 pub mod metrics;
 pub mod model;
 pub mod net;

@@ -13,8 +13,8 @@ pub const ALGORITHM: &str = "ACS3-HMAC-SHA256";
 /// The header that carries the hash of the body; [`sign`] adds it to what is signed.
 pub const CONTENT_SHA256: &str = "x-acs-content-sha256";
 
-/// What a signature covers.
-#[derive(Debug, Clone, Copy)]
+/// What a signature covers. Not printable: a security token is among the headers.
+#[derive(Clone, Copy)]
 pub struct Unsigned<'a> {
     pub method: &'a str,
     /// As the Host header says it: with the port when that is not the scheme's own.

@@ -39,7 +39,7 @@ pub struct AccessKey {
     pub token: Option<SecretString>,
 }
 
-#[derive(Debug)]
+/// Not printable, nor is what it is made of: the environment holds secrets.
 pub enum Credentials {
     /// Read anew on each use, so that a rotated file counts at once.
     Settings(super::Credentials),
@@ -77,7 +77,6 @@ fn configured(settings: &super::Credentials) -> Result<AccessKey, (&'static str,
 }
 
 /// The official default chain. One renewal at a time: whoever comes meanwhile waits for it and shares its outcome.
-#[derive(Debug)]
 pub struct Chain {
     context: Context,
     places: Vec<Place>,
@@ -85,13 +84,12 @@ pub struct Chain {
 }
 
 /// One place to look in, and its words for people.
-#[derive(Debug)]
 struct Place {
     words: &'static str,
     provider: Box<dyn ProvideCredentialDyn<Credential = Credential>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     /// Index of the place that worked; from then on only that one is asked, so that a passing failure never puts
     /// another identity in its place.

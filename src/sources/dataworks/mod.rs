@@ -209,7 +209,8 @@ fn answer(refusal: &errors::Refusal<'_>) -> Result<Loose, SourceError> {
     if !(200..300).contains(&refusal.status) {
         return Err(errors::classify(refusal));
     }
-    let broken = |said: String| without_request_id(SourceErrorKind::Broken { said });
+    let request_id = refusal.request_id.map(errors::excerpt);
+    let broken = |said: String| SourceError { kind: SourceErrorKind::Broken { said }, request_id: request_id.clone() };
     let body = Loose::parse(refusal.body).map_err(|_| {
         let said = errors::excerpt(&String::from_utf8_lossy(refusal.body));
         broken(if said.is_empty() { "an empty body".to_owned() } else { format!("this is no JSON: {said}") })
