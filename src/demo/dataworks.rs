@@ -352,6 +352,12 @@ impl World {
         self.state().now
     }
 
+    /// The runs of a workspace in the order of their coming.
+    pub fn runs(&self, project_id: i64) -> Vec<RunId> {
+        let state = self.state();
+        state.workspaces.get(&project_id).into_iter().flatten().map(|run| run.id.clone()).collect()
+    }
+
     /// Status of a run and of each of its stages, by code.
     pub fn look(&self, project_id: i64, id: &RunId) -> Result<(Status, Vec<(String, Status)>), NoSuch> {
         let state = self.state();

@@ -1,4 +1,6 @@
 //! The real client against the simulated DataWorks over loopback.
+// So that clippy knows the helpers below for tests.
+#![cfg(test)]
 
 use std::time::Duration;
 
@@ -461,7 +463,8 @@ async fn what_the_api_does_not_take_is_refused() {
     let story = Story::begin().await;
     let sized = [("PageNumber", "1"), ("PageSize", "101"), ("ProjectId", "10000")];
     let extra = [("Action", "x"), ("PageNumber", "1"), ("PageSize", "100"), ("ProjectId", "10000")];
-    let cases: [(&str, &str, &[(&str, &str)], &str); 6] = [
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 6] = [
         ("POST", "ListPipelineRuns", &LIST, "UnsupportedHTTPMethod"),
         ("GET", "CreatePipelineRun", &LIST, "InvalidAction.NotFound"),
         ("GET", "ListPipelineRuns", &sized, "InvalidParameter"),

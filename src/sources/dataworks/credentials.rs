@@ -410,6 +410,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_chain_works_over_a_real_disk_and_a_real_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = folder.path().join("shared.ini");
+        let chain = |env: [(&str, String); 2]| {
+            let off = ("ALIBABA_CLOUD_ECS_METADATA_DISABLED".to_owned(), "true".to_owned());
+            let envs = env.into_iter().map(|(name, value)| (name.to_owned(), value)).chain([off]).collect();
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            Chain::new(StaticEnv { home_dir: Some(folder.path().into()), envs }, Disk, Sender(client))
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/credentials", listener.local_addr().unwrap());
+        let answer = r#"{"Code":"Success","AccessKeyId":"uri","AccessKeySecret":"s","SecurityToken":"t","Expiration":"2026-01-01T12:00:00Z"}"#;
+        let router = axum::Router::new().route("/credentials", axum::routing::get(move || async move { answer }));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+
+        let env = || {
+            [
+                ("ALIBABA_CLOUD_CREDENTIALS_FILE", shared.display().to_string()),
+                ("ALIBABA_CLOUD_CREDENTIALS_URI", uri.clone()),
+            ]
+        };
+        let key = chain(env()).get(at("2026-01-01T11:00:00Z")).await.unwrap();
+        assert_eq!((key.id.as_str(), key.token.is_some()), ("uri", true));
+        std::fs::write(&shared, "[default]\naccess_key_id = disk\naccess_key_secret = s\n").unwrap();
+        assert_eq!(id(&chain(env()), "2026-01-01T11:00:00Z").await, "disk");
+    }
+
+    #[tokio::test]
     async fn a_rotated_secret_file_counts_at_once_and_is_never_shown() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
