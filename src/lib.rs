@@ -40,6 +40,8 @@ pub mod commands;
 
 pub mod http;
 
+pub mod demo;
+
 pub mod net;
 
 pub mod metrics;

@@ -1,0 +1,203 @@
+//! `[dataworks]`
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use url::Url;
+
+use crate::settings::{Problem, Secret, Span};
+
+/// `[dataworks]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `{region}` is replaced; a fixed URL serves tests and VPCs.
+    pub endpoint: String,
+    /// Absent: the official default chain (environment, OIDC, CLI profile, shared file, instance role, URI).
+    pub credentials: Option<Credentials>,
+    /// Link into the console; `{region}`, `{project_id}` and `{run_id}` are replaced.
+    pub console: String,
+    pub poll: Poll,
+    pub budget: Budget,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    pub access_key_id: Secret,
+    pub access_key_secret: Secret,
+    /// With temporary credentials of STS.
+    pub security_token: Option<Secret>,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Poll {
+    /// Between two lists of a workspace where something moves.
+    pub fastest: Span,
+    /// Between two lists of a workspace where everything waits or has ended.
+    pub slowest: Span,
+    /// How long a stage stands still before it is said to wait for a person.
+    pub waiting_after: Span,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    pub edition: Edition,
+    /// Instead of the edition's.
+    pub calls_per_second: Option<f64>,
+    /// Instead of the edition's.
+    pub calls_per_day: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Edition {
+    Basic,
+    Standard,
+    Professional,
+    Enterprise,
+}
+
+impl Settings {
+    /// Everything wrong, all at once. Reads the secrets, so that an unset variable or a missing file is told.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Err(message) = origin(&self.endpoint, "cn-shanghai") {
+            problems.push(Problem::new("endpoint", message));
+        }
+        let console = self.console.replace("{region}", "r").replace("{project_id}", "1").replace("{run_id}", "1");
+        if !Url::parse(&console).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+            let message = "is not an http or https URL; {region}, {project_id} and {run_id} may stand in it";
+            problems.push(Problem::new("console", message));
+        }
+        problems.extend(self.credentials.iter().flat_map(Credentials::check).map(|p| p.under("credentials")));
+        problems.extend(self.poll.check().into_iter().map(|p| p.under("poll")));
+        problems.extend(self.budget.check().into_iter().map(|p| p.under("budget")));
+        problems
+    }
+}
+
+impl Credentials {
+    fn check(&self) -> Vec<Problem> {
+        let secrets = [
+            ("access_key_id", Some(&self.access_key_id)),
+            ("access_key_secret", Some(&self.access_key_secret)),
+            ("security_token", self.security_token.as_ref()),
+        ];
+        let read = |(key, secret): (&str, Option<&Secret>)| Some(Problem::new(key, secret?.read().err()?.to_string()));
+        secrets.into_iter().filter_map(read).collect()
+    }
+}
+
+impl Poll {
+    fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.fastest.0.is_zero() {
+            problems.push(Problem::new("fastest", "must be longer than nothing, for example \"5s\""));
+        }
+        if self.slowest < self.fastest {
+            problems.push(Problem::new("slowest", "must not be shorter than poll.fastest"));
+        }
+        problems
+    }
+}
+
+impl Budget {
+    fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.calls_per_second.is_some_and(|calls| !calls.is_finite() || calls <= 0.0) {
+            problems.push(Problem::new("calls_per_second", "must be a number above 0"));
+        }
+        if self.calls_per_day == Some(0) {
+            problems.push(Problem::new("calls_per_day", "must be at least 1"));
+        }
+        problems
+    }
+}
+
+/// The scheme and the host, with the port where it is not the scheme's own, of the endpoint in a region. Err says
+/// what is wrong, without repeating the URL.
+pub(super) fn origin(endpoint: &str, region: &str) -> Result<(String, String), &'static str> {
+    let plain = !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if endpoint.contains("{region}") && !plain {
+        return Err("needs a region of letters, digits and dashes, such as cn-shanghai, in its place {region}");
+    }
+    let url = Url::parse(&endpoint.replace("{region}", region));
+    let url = url.map_err(|_| "is not a URL; write it like \"https://dataworks.{region}.aliyuncs.com\"")?;
+    let host = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https"));
+    let host = host.ok_or("must begin with https://, or for tests http://")?;
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    if !bare || !url.username().is_empty() || url.password().is_some() {
+        return Err("must be scheme and host alone, without user, path or query");
+    }
+    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    Ok((url.scheme().to_owned(), host))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn settings(endpoint: &str) -> Settings {
+        Settings {
+            endpoint: endpoint.to_owned(),
+            credentials: None,
+            console: "https://dataworks.data.aliyun.com/{region}/ide?defaultProjectId={project_id}".to_owned(),
+            poll: Poll {
+                fastest: Span(Duration::from_secs(5)),
+                slowest: Span(Duration::from_secs(60)),
+                waiting_after: Span(Duration::from_secs(60)),
+            },
+            budget: Budget { edition: Edition::Standard, calls_per_second: None, calls_per_day: None },
+        }
+    }
+
+    #[test]
+    fn the_host_is_signed_with_its_port_only_where_that_is_not_the_default() {
+        let origin = |endpoint| origin(endpoint, "cn-shanghai").map(|(scheme, host)| format!("{scheme} {host}"));
+        assert_eq!(
+            origin("https://dataworks.{region}.aliyuncs.com").as_deref(),
+            Ok("https dataworks.cn-shanghai.aliyuncs.com")
+        );
+        assert_eq!(origin("http://127.0.0.1:4010/").as_deref(), Ok("http 127.0.0.1:4010"));
+        assert_eq!(origin("https://h:443").as_deref(), Ok("https h"));
+        assert_eq!(origin("http://[::1]:80").as_deref(), Ok("http [::1]"));
+    }
+
+    #[test]
+    fn a_wrong_endpoint_is_a_problem_and_a_region_cannot_change_the_host() {
+        for endpoint in ["", "dataworks", "ftp://h", "https://u:p@h", "https://h/path", "https://h?q", "https://"] {
+            let problems = settings(endpoint).check();
+            assert_eq!(problems.first().map(|p| p.key.as_str()), Some("endpoint"), "{endpoint:?}: {problems:?}");
+        }
+        assert!(origin("https://dataworks.{region}.aliyuncs.com", "x.evil.example/").is_err());
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let mut settings = settings("https://dataworks.{region}.aliyuncs.com");
+        assert_eq!(settings.check(), []);
+        settings.console = "console".to_owned();
+        settings.poll.slowest = Span(Duration::from_secs(1));
+        settings.budget.calls_per_second = Some(0.0);
+        settings.budget.calls_per_day = Some(0);
+        settings.credentials = Some(Credentials {
+            access_key_id: Secret::Literal(String::new().into()),
+            access_key_secret: Secret::Env(crate::settings::FromEnv { env: "CALLBOARD_TEST_NEVER_SET".to_owned() }),
+            security_token: None,
+        });
+        let keys: Vec<String> = settings.check().into_iter().map(|problem| problem.key).collect();
+        let expected = [
+            "console",
+            "credentials.access_key_id",
+            "credentials.access_key_secret",
+            "poll.slowest",
+            "budget.calls_per_second",
+            "budget.calls_per_day",
+        ];
+        assert_eq!(keys, expected);
+    }
+}
