@@ -12,6 +12,9 @@
 //! bring commands in. ARCHITECTURE.md walks through it.
 
 pub mod channels;
+// pub mod cli;
+pub mod config;
+pub mod http;
 pub mod metrics;
 pub mod model;
 pub mod net;

@@ -30,8 +30,7 @@ impl Problem {
 
 /// A duration as people write it: `500ms`, `5s`, `2m`, `1h`, `3d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
-#[schemars(with = "String")]
-pub struct Span(pub Duration);
+pub struct Span(#[schemars(with = "String", regex(pattern = r"^\s*[0-9]+(ms|s|m|h|d)\s*$"))] pub Duration);
 
 impl std::str::FromStr for Span {
     type Err = String;
@@ -62,7 +61,6 @@ impl<'de> Deserialize<'de> for Span {
 
 /// A secret as the configuration writes it: `"literal"`, `{ env = "NAME" }` or `{ file = "path" }`. Read when used,
 /// never printed, never stored.
-
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Secret {
@@ -152,4 +150,21 @@ pub fn check_locale_and_timezone(locale: &str, timezone: &str) -> Vec<Problem> {
         ));
     }
     problems
+}
+
+/// What is wrong with the base URL of an API; `None` when it will do. The answer never repeats the URL.
+pub fn check_base_url(text: &str) -> Option<String> {
+    let example = "write it like \"https://api.example.com\"";
+    match url::Url::parse(text) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => Some(format!("is not an http or https URL; {example}")),
+        Ok(url) if !url.has_host() => Some(format!("names no host; {example}")),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Some("must not hold a user name or password".to_owned())
+        }
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+            Some(format!("must not hold a query or fragment; {example}"))
+        }
+        Ok(_) => None,
+        Err(_) => Some(format!("is not a URL; {example}")),
+    }
 }

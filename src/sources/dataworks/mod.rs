@@ -1,9 +1,11 @@
 //! Alibaba Cloud DataWorks, API version 2024-05-18.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::settings::{Problem, Secret, Span};
+use crate::settings::{Problem, Secret, Span, check_base_url};
 
 /// `[dataworks]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -60,6 +62,65 @@ pub enum Edition {
 
 impl Settings {
     pub fn check(&self) -> Vec<Problem> {
-        Vec::new()
+        let mut problems = Vec::new();
+        let mut problem = |key: &str, message: String| problems.push(Problem::new(key, message));
+        let endpoint = self.endpoint.replace("{region}", "cn-shanghai");
+        if let Some(message) = check_base_url(&endpoint) {
+            problem("endpoint", message);
+        }
+        let filled =
+            self.console.replace("{region}", "cn-shanghai").replace("{project_id}", "1").replace("{run_id}", "a");
+        if !url::Url::parse(&filled).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+            problem("console", "is not an http or https URL".to_owned());
+        }
+        for (key, text) in [("endpoint", &endpoint), ("console", &filled)] {
+            if text.contains(['{', '}']) {
+                let known = if key == "endpoint" { "{region}" } else { "{region}, {project_id} and {run_id}" };
+                problem(key, format!("only {known} can be filled in"));
+            }
+        }
+        for (key, message) in self.poll.check(is_loopback(&endpoint)) {
+            problem(key, message);
+        }
+        if self.budget.calls_per_second.is_some_and(|calls| !(calls > 0.0 && calls.is_finite())) {
+            problem("budget.calls_per_second", "must be above 0".to_owned());
+        }
+        if self.budget.calls_per_day == Some(0) {
+            problem("budget.calls_per_day", "must be above 0".to_owned());
+        }
+        problems
+    }
+}
+
+impl Poll {
+    /// A local DataWorks may be polled as fast as anybody likes.
+    fn check(&self, local: bool) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let Poll { fastest, slowest, waiting_after } = self;
+        let least = if local { Duration::from_millis(1) } else { Duration::from_secs(1) };
+        if fastest.0 < least {
+            problems.push(("poll.fastest", format!("must be at least {least:?}")));
+        }
+        if slowest < fastest {
+            problems.push(("poll.slowest", "must not be shorter than poll.fastest".to_owned()));
+        }
+        for (key, span) in [("poll.slowest", slowest), ("poll.waiting_after", waiting_after)] {
+            if span.0 > LONGEST_WAIT {
+                problems.push((key, "must not be longer than 1d".to_owned()));
+            }
+        }
+        problems
+    }
+}
+
+/// Longer waits between two looks are a typing mistake.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
+fn is_loopback(endpoint: &str) -> bool {
+    match url::Url::parse(endpoint).ok().as_ref().and_then(url::Url::host) {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
