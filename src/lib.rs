@@ -12,7 +12,7 @@
 //! bring commands in. ARCHITECTURE.md walks through it.
 
 pub mod channels;
-// pub mod cli;
+pub mod cli;
 pub mod config;
 pub mod http;
 pub mod metrics;
