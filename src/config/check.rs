@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::{item_of, join, nearest};
 use super::{Config, StandingSubscription};
-use crate::settings::Problem;
+use crate::settings::{Problem, quoted};
 
 /// Keys are full paths.
 pub(super) fn all(config: &Config) -> Vec<Problem> {
@@ -53,7 +53,7 @@ fn workspaces(config: &Config, problems: &mut Vec<Problem>) {
         }
         let region = &workspace.region;
         if region.is_empty() || !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-            problem("region", format!("{region:?} is not a region such as \"cn-shanghai\""));
+            problem("region", format!("{} is not a region such as \"cn-shanghai\"", quoted(region)));
         }
         if workspace.project_id < 1 {
             problem("project_id", "must be above 0; DataWorks shows it in the address of the workspace".to_owned());
@@ -139,9 +139,10 @@ fn is_simple(name: &str) -> bool {
 }
 
 fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+    let name_shown = quoted(name);
     match nearest(name, known.iter().copied()) {
-        Some(close) => format!("there is no {what} {name:?}; did you mean {close:?}?"),
-        None if known.is_empty() => format!("there is no {what} {name:?}; none is configured"),
-        None => format!("there is no {what} {name:?}; there are {}", known.join(", ")),
+        Some(close) => format!("there is no {what} {name_shown}; did you mean {close:?}?"),
+        None if known.is_empty() => format!("there is no {what} {name_shown}; none is configured"),
+        None => format!("there is no {what} {name_shown}; there are {}", known.join(", ")),
     }
 }

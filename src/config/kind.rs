@@ -165,33 +165,13 @@ fn one_of(options: &[Value]) -> Kind<'_> {
     Kind::Tagged { tag: tag_name, variants }
 }
 
-/// The names of keys, wherever they stand.
-#[derive(Default)]
-pub(super) struct KeyNames {
-    pub all: BTreeSet<String>,
-    /// Of secrets, in at least one place.
-    pub secret: BTreeSet<String>,
-}
-
-pub(super) fn key_names(root: &Value) -> KeyNames {
-    let mut names = KeyNames::default();
-    collect_names(root, root, &mut names);
-    names
-}
-
-fn collect_names(root: &Value, node: &Value, names: &mut KeyNames) {
-    let inner: Vec<&Value> = match node {
+/// The names of all keys, wherever they stand.
+pub(super) fn key_names(schema: &Value) -> BTreeSet<String> {
+    let inner: Vec<&Value> = match schema {
         Value::Object(entries) => entries.values().collect(),
         Value::Array(items) => items.iter().collect(),
-        _ => return,
+        _ => Vec::new(),
     };
-    for (name, key) in node.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        names.all.insert(name.clone());
-        if matches!(of(root, key), Kind::Secret) {
-            names.secret.insert(name.clone());
-        }
-    }
-    for child in inner {
-        collect_names(root, child, names);
-    }
+    let own = schema.get("properties").and_then(Value::as_object).into_iter().flat_map(|keys| keys.keys().cloned());
+    own.chain(inner.into_iter().flat_map(key_names)).collect()
 }

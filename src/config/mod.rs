@@ -240,7 +240,9 @@ fn read(
     let (written, places) = document::parse(text).map_err(|errors| {
         let (places, variables) = (BTreeMap::new(), BTreeMap::new());
         let origin = Origin { file, text, places: &places, variables: &variables };
-        let mistakes = errors.into_iter().map(|e| origin.placed(Some(e.at), None, String::new(), e.message));
+        let mistakes = errors
+            .into_iter()
+            .map(|e| origin.placed(Some(e.at), None, String::new(), e.message.replace(", expected nothing", "")));
         Invalid::new(mistakes.collect(), report::blot_lines(text, &schema))
     })?;
     let environment = environment::layer(env, &schema);

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::document::{Place, Places, parent, within};
 use super::kind;
+use crate::settings::looks_secret;
 
 /// A mistake before it is known where its key was written.
 #[derive(Debug, Clone)]
@@ -239,7 +240,7 @@ pub(super) fn blot(text: &str, places: &Places, hidden: &[String]) -> String {
         .filter(|(key, value)| !(value.start <= key.start && key.end <= value.end))
         .map(|(_, value)| value.clone());
     let mut blotted: Vec<u8> = text.as_bytes().to_vec();
-    for span in spans.chain(hidden_items(places, hidden)).chain(passwords(text, places)) {
+    for span in spans.chain(hidden_items(places, hidden)).chain(strays(text, places)) {
         blot_bytes(&mut blotted, span);
     }
     String::from_utf8(blotted).unwrap_or_default()
@@ -254,32 +255,27 @@ fn hidden_items(places: &Places, hidden: &[String]) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// URLs with a user or a password in them, under whatever key.
-fn passwords(text: &str, places: &Places) -> Vec<Range<usize>> {
-    let holds_user = |span: &Range<usize>| {
-        let value = text.get(span.clone()).unwrap_or_default();
-        value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+/// Texts that look like secrets, under whatever key.
+fn strays(text: &str, places: &Places) -> Vec<Range<usize>> {
+    let stray = |span: &Range<usize>| {
+        let written = text.get(span.clone()).unwrap_or_default();
+        written.starts_with(['"', '\'']) && looks_secret(written.trim_matches(['"', '\'']))
     };
-    places.values().map(|place| place.value.clone()).filter(holds_user).collect()
+    places.values().map(|place| place.value.clone()).filter(stray).collect()
 }
 
-/// For a file that does not parse: shows only lines that begin with a key of ours and name no secret; of others what
-/// comes before the first `=`.
+/// For a file that does not parse, where nobody knows what is a value: of each line only a key of ours is shown.
 pub(super) fn blot_lines(text: &str, schema: &Value) -> String {
     let keys = kind::key_names(schema);
-    let mut inside_hidden = false;
     let mut result = Vec::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        let words: Vec<&str> = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-').collect();
-        let first = words.iter().find(|word| !word.is_empty());
-        let known = first.is_some_and(|word| keys.all.contains(*word));
-        let secret = line.contains('{') || words.iter().any(|word| keys.secret.contains(*word));
-        let shown = match line.find('=') {
-            _ if known && !secret => line.len(),
-            Some(equals) if known || !inside_hidden => equals + 1,
-            _ => 0,
+        let start = line.find(|c: char| !c.is_whitespace() && c != '[').unwrap_or(line.len());
+        let word = line.get(start..).unwrap_or_default();
+        let length = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(word.len());
+        let shown = match word.get(..length) {
+            Some(word) if keys.contains(word) => start + length,
+            _ => start,
         };
-        inside_hidden = shown < line.len();
         let mut bytes = line.as_bytes().to_vec();
         blot_bytes(&mut bytes, shown..line.len());
         result.extend(bytes);
@@ -290,7 +286,7 @@ pub(super) fn blot_lines(text: &str, schema: &Value) -> String {
 /// Every byte becomes a star except line ends, so that offsets stay and nothing of a character is left.
 fn blot_bytes(bytes: &mut [u8], span: Range<usize>) {
     for byte in bytes.get_mut(span).unwrap_or_default() {
-        if !matches!(byte, b'\n' | b'\r' | b' ') {
+        if !matches!(byte, b'\n' | b'\r' | b' ' | b'=' | b']') {
             *byte = b'*';
         }
     }

@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::document::{item_of, join, nearest};
 use super::kind::{self, Kind};
 use super::report::{At, Finding};
-use crate::settings::{Secret, SecretError};
+use crate::settings::{FromFile, Secret, SecretError, quoted};
 
 /// Sections that a later version will read.
 const LATER: [&str; 3] = ["slack", "dingtalk", "access"];
@@ -48,7 +47,7 @@ impl Shape<'_> {
             (Kind::Words(words), Value::String(word)) if !words.contains(&word.as_str()) => {
                 let guess =
                     nearest(word, words.iter().copied()).map_or(String::new(), |w| format!("; did you mean {w:?}?"));
-                self.note(path, At::Value, format!("{word:?} is not one of {}{guess}", words.join(", ")));
+                self.note(path, At::Value, format!("{} is not one of {}{guess}", quoted(word), words.join(", ")));
                 *value = self.placeholder(node, path);
             }
             (Kind::Words(_) | Kind::Text, Value::String(_)) | (Kind::Boolean, Value::Bool(_)) => {}
@@ -121,7 +120,7 @@ impl Shape<'_> {
             Some(Value::String(word)) => {
                 let guess =
                     nearest(word, words.iter().copied()).map_or(String::new(), |w| format!("; did you mean {w:?}?"));
-                (At::Value, format!("{word:?} is not one of {}{guess}", words.join(", ")))
+                (At::Value, format!("{} is not one of {}{guess}", quoted(word), words.join(", ")))
             }
             Some(other) => (At::Value, format!("expected one of {}, found {}", words.join(", "), name_of(other))),
         };
@@ -140,49 +139,30 @@ impl Shape<'_> {
 
     /// A secret from the environment is read here, from the environment that was handed in; a file when used.
     fn secret(&mut self, value: &mut Value, path: &str) {
-        let (text, from) = match value {
-            Value::String(text) => (Some(text.clone()), ""),
-            Value::Object(entries) if entries.len() == 1 => match entries.iter().next() {
-                Some((key, Value::String(text))) if key == "env" || key == "file" => {
-                    (Some(text.clone()), if key == "env" { "env" } else { "file" })
-                }
-                _ => (None, ""),
-            },
-            _ => (None, ""),
-        };
-        let Some(text) = text else {
-            self.hidden.push(path.to_owned());
-            self.note(path, At::Value, format!("expected {}", Kind::Secret.expected()));
-            *value = Value::from(PLACEHOLDER);
-            return;
-        };
-        if from == "env" && !is_variable_name(&text) {
-            self.hidden.push(path.to_owned());
-            self.note(
-                path,
-                At::Value,
-                "env takes the name of an environment variable: letters, digits and _".to_owned(),
-            );
-            *value = Value::from(PLACEHOLDER);
-            return;
-        }
-        let read = match from {
-            "env" => match self.env.get(&text) {
-                None => Err(SecretError::NoEnv(text)),
-                Some(found) if found.is_empty() => Err(SecretError::EmptyEnv(text)),
+        let read = match written_secret(value) {
+            Ok(Written::Literal) => {
+                self.hidden.push(path.to_owned());
+                if value.as_str() == Some("") { Err(SecretError::Empty) } else { Ok(()) }
+            }
+            Ok(Written::Env(name)) => match self.env.get(&name) {
+                None => Err(SecretError::NoEnv(name)),
+                Some(found) if found.is_empty() => Err(SecretError::EmptyEnv(name)),
                 Some(found) => {
                     *value = Value::from(found.clone());
                     Ok(())
                 }
             },
-            "file" => Secret::File(crate::settings::FromFile { file: text.into() }).read().map(drop),
-            _ => {
+            Ok(Written::File(file)) => Secret::File(FromFile { file: file.into() }).read().map(drop),
+            Err(Miswritten { key, at, message }) => {
                 self.hidden.push(path.to_owned());
-                Secret::Literal(SecretString::from(text)).read().map(drop)
+                let key = key.map_or_else(|| path.to_owned(), |key| join(path, &key));
+                self.note(&key, at, message);
+                *value = Value::from(PLACEHOLDER);
+                return;
             }
         };
         if let Err(error) = read {
-            if !from.is_empty() {
+            if error != SecretError::Empty {
                 self.unread.push(path.to_owned());
             }
             self.note(path, At::Value, error.to_string());
@@ -217,6 +197,50 @@ impl Shape<'_> {
 }
 
 const PLACEHOLDER: &str = "x";
+
+enum Written {
+    Literal,
+    Env(String),
+    File(String),
+}
+
+/// Never repeats what was written: it may be the secret itself.
+struct Miswritten {
+    /// Inside the secret's table.
+    key: Option<String>,
+    at: At,
+    message: String,
+}
+
+fn written_secret(value: &Value) -> Result<Written, Miswritten> {
+    let expected = Kind::Secret.expected();
+    let wrong = |key: Option<&String>, at, message| Err(Miswritten { key: key.cloned(), at, message });
+    let entries = match value {
+        Value::String(_) => return Ok(Written::Literal),
+        Value::Object(entries) => entries,
+        other => return wrong(None, At::Value, format!("expected {expected}, found {}", name_of(other))),
+    };
+    if let Some(name) = entries.keys().find(|name| !matches!(name.as_str(), "env" | "file")) {
+        let message = match nearest(name, ["env", "file"]) {
+            Some(known) => format!("unknown key; did you mean {known:?}?"),
+            None => format!("unknown key; expected {expected}"),
+        };
+        return wrong(Some(name), At::Key, message);
+    }
+    let mut pairs = entries.iter();
+    match (pairs.next(), pairs.next()) {
+        (Some((key, Value::String(name))), None) if key == "env" && !is_variable_name(name) => {
+            let message = "expected the name of an environment variable: letters, digits and _".to_owned();
+            wrong(Some(key), At::Value, message)
+        }
+        (Some((key, Value::String(name))), None) if key == "env" => Ok(Written::Env(name.clone())),
+        (Some((_, Value::String(path))), None) => Ok(Written::File(path.clone())),
+        (Some((key, other)), None) => {
+            wrong(Some(key), At::Value, format!("expected a string, found {}", name_of(other)))
+        }
+        _ => wrong(None, At::Value, format!("expected {expected}")),
+    }
+}
 
 fn unknown_key(name: &str, path: &str, keys: &Map<String, Value>) -> String {
     if path.is_empty() && LATER.contains(&name) {

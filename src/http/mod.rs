@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
+use crate::settings::quoted;
+
 /// `[server]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -18,7 +20,8 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|_| {
         serde::de::Error::custom(format!(
-            "{text:?} is not an address and port; write it like \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::1]:8080\""
+            "{} is not an address and port; write it like \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::1]:8080\"",
+            quoted(&text)
         ))
     })
 }

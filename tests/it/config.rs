@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use callboard::config::{self, Config, Invalid};
 use callboard::model::{Destination, Scope, Selector, Timestamp};
 use callboard::settings::Secret;
+use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
@@ -313,6 +314,40 @@ fn every_mutation_of_the_example_is_refused_where_it_was_made() {
     assert!(mutations > 100, "{mutations}");
 }
 
+/// Literal secrets everywhere, so that whatever is cut or pasted, one is near.
+fn example_with_literals() -> String {
+    env().into_iter().fold(EXAMPLE.to_owned(), |text, (name, _)| {
+        text.replace(&format!("{{ env = \"{name}\" }}"), &format!("\"https://example.com/{CANARY}\""))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_answered(text in "(?s).{0,200}") {
+        if let Err(invalid) = parse(&text) {
+            prop_assert!(!invalid.report(true).is_empty() && !invalid.lines().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_torn_file_is_answered_without_its_secrets(
+        from in any::<prop::sample::Index>(),
+        length in 0_usize..40,
+        paste in prop_oneof![Just(String::new()), "[\\[\\]{}=\"'#.\n a-z0-9é]{0,6}"],
+    ) {
+        let text = example_with_literals();
+        let from = from.index(text.len());
+        let torn = replaced(&text, from..(from + length).min(text.len()), &paste);
+        if let Err(invalid) = parse(&torn) {
+            let shown = format!("{}{}", invalid.lines(), invalid.report(false));
+            // a fragment under a foreign key is past recognising; a whole one is not
+            prop_assert!(!shown.contains(&format!("https://example.com/{CANARY}")), "{}", shown);
+        }
+    }
+}
+
 #[test]
 fn dropping_a_required_key_points_at_its_table() {
     let cases = [
@@ -451,4 +486,76 @@ fn standing_subscriptions_are_one_for_each_channel_with_ids_that_say_what_they_a
     let other = ids(&EXAMPLE.replace("on = [\"succeeded\"]", "on = [\"finished\"]"));
     let same = ids(EXAMPLE).into_iter().filter(|id| other.contains(id)).count();
     assert_eq!(same, 3, "the two that ask for something else are others");
+}
+
+// ------------------------------------------------------------------------------------------------- the command line
+
+struct Ran {
+    status: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// The real program, with nothing in its environment but what is given.
+fn callboard(args: &[&str], env: &Env) -> Ran {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_callboard"))
+        .args(args)
+        .env_clear()
+        .envs(env.iter().cloned())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ran { status: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+#[test]
+fn check_tells_mistakes_on_standard_output_and_ends_with_2() {
+    let fine = callboard(&["check", "--config", "config/example.toml"], &env());
+    assert_eq!((fine.status, fine.err.as_str()), (Some(0), ""), "{}", fine.out);
+    assert_eq!(fine.out, "config/example.toml is fine: 2 workspaces, 4 channels, 3 standing subscriptions\n");
+
+    let unset = callboard(&["--config", "config/example.toml", "check"], &Env::new());
+    assert_eq!((unset.status, unset.out.lines().count()), (Some(2), 9), "{}", unset.out);
+    let first = "config/example.toml:12:33: dataworks.credentials.access_key_id: the environment variable \
+                 ALIBABA_CLOUD_ACCESS_KEY_ID is not set\n";
+    assert!(unset.out.starts_with(first), "{}", unset.out);
+
+    let missing = callboard(&["check"], &with(&[("CALLBOARD_CONFIG", "nowhere.toml")]));
+    assert_eq!(missing.status, Some(2));
+    assert!(missing.out.starts_with("nowhere.toml: there is no such file"), "{}", missing.out);
+}
+
+#[test]
+fn check_tells_mistakes_as_json() {
+    let ran = callboard(&["check", "--json", "--config", "tests/config/bad/everything.toml"], &env());
+    assert_eq!(ran.status, Some(2));
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    let first = serde_json::json!({
+        "file": "tests/config/bad/everything.toml", "line": 2, "column": 1, "variable": null,
+        "key": "server.listn", "message": "unknown key; did you mean \"listen\"?"
+    });
+    assert_eq!((&told["ok"], &told["mistakes"][0]), (&Value::Bool(false), &first));
+}
+
+#[test]
+fn schema_and_completions_go_to_standard_output() {
+    let schema = callboard(&["schema"], &Env::new());
+    assert_eq!(serde_json::from_str::<Value>(&schema.out).unwrap(), config::schema());
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = callboard(&["completions", shell], &Env::new());
+        assert!(ran.status == Some(0) && ran.out.contains("callboard"), "{shell}: {}", ran.err);
+    }
+}
+
+#[test]
+fn wrong_use_ends_with_2_and_help_with_0() {
+    for args in [&["chek"][..], &["check", "--nonsense"], &[], &["--log", "a=b=c", "schema"]] {
+        let ran = callboard(args, &Env::new());
+        assert_eq!((ran.status, ran.out.as_str()), (Some(2), ""), "{args:?}: {}", ran.err);
+        assert!(!ran.err.is_empty(), "{args:?} was refused without a word");
+    }
+    let help = callboard(&["--help"], &Env::new());
+    assert_eq!(help.status, Some(0));
+    assert!(help.out.contains("check") && help.out.contains("Exit status"), "{}", help.out);
 }
