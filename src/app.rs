@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::model::{Clock, Timestamp, Workspace};
 use crate::net::{Net, NetError};
 use crate::poller::Poller;
-use crate::render::Renderer;
+use crate::render::{self, Renderer};
 use crate::schedule::{Intervals, Limits};
 use crate::settings::{Problem, SecretError};
 use crate::sources::Source;
@@ -89,7 +89,7 @@ impl App {
         let net = Net::new(&config.network)?;
         let source: Arc<dyn Source> = Arc::new(DataWorks::new(&config.dataworks, net.clone())?);
         let store = store::open(&config.store, Role::Owner).await?;
-        let renderer = Arc::new(renderer(config));
+        let renderer = Arc::new(renderer(&config.templates));
         let (mut outlets, mut surfaces) = ways(config, &net, &metrics)?;
         if let Some(Terminal { surface, channel }) = terminal {
             let outlet = Outlet { channel, locale: "en".to_owned(), timezone: "UTC".to_owned() };
@@ -107,7 +107,7 @@ impl App {
         );
         let tracker = Arc::new(tracker.await?);
         let budget = &config.dataworks.budget;
-        let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: budget.per_day() };
+        let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: Some(budget.per_day()) };
         let meter = Arc::new(Meter::new(source, limits, Arc::clone(&metrics)));
         let poll = &config.dataworks.poll;
         let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
@@ -226,8 +226,8 @@ pub async fn listen(config: &Config) -> Result<TcpListener, AppError> {
 }
 
 /// The templates; what is wrong with the operator's is logged, and the built-in ones serve.
-pub fn renderer(config: &Config) -> Renderer {
-    let (renderer, problems) = Renderer::load(&config.templates, &channels::DIALECTS);
+pub fn renderer(settings: &render::Settings) -> Renderer {
+    let (renderer, problems) = Renderer::load(settings, &channels::DIALECTS);
     for Problem { key, message } in problems {
         tracing::error!(template = key, "{message}; the next less specific template serves");
     }

@@ -12,7 +12,7 @@ use crate::channels::Channel;
 use crate::delivery::{self, Pacer, Verdict};
 use crate::metrics::{AttemptLabels, Metrics, OfChannelKind};
 use crate::model::{Clock, Delivery, Destination, Message, Outcome, Pace, Timestamp};
-use crate::render::Renderer;
+use crate::render::{Reader, Renderer};
 use crate::store::{Next, Settlement, Store, StoreError};
 
 /// Deliveries under way at most; one for each destination.
@@ -188,10 +188,13 @@ impl Dispatcher {
     }
 
     fn message(&self, delivery: &Delivery, outlet: &Outlet, now: Timestamp) -> Message {
-        let kind = outlet.channel.dialect().kind;
-        let template = delivery.template.as_deref();
-        let rendered =
-            self.renderer.render(delivery.id, &delivery.change, kind, &outlet.locale, &outlet.timezone, template, now);
+        let reader = Reader {
+            kind: outlet.channel.dialect().kind,
+            locale: &outlet.locale,
+            timezone: &outlet.timezone,
+            template: delivery.template.as_deref(),
+        };
+        let rendered = self.renderer.render(delivery.id, &delivery.change, &reader, now);
         if rendered.fell_back {
             self.metrics.render_fallbacks.inc();
         }

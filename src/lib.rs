@@ -42,6 +42,14 @@ pub mod http;
 
 pub mod demo;
 
+pub mod config;
+
+pub mod dispatcher;
+
+pub mod app;
+
+pub mod cli;
+
 pub mod net;
 
 pub mod metrics;

@@ -30,14 +30,14 @@ impl Problem {
 
 /// A duration as people write it: `500ms`, `5s`, `2m`, `1h`, `3d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
-#[schemars(with = "String")]
-pub struct Span(pub Duration);
+pub struct Span(#[schemars(with = "String", regex(pattern = r"^\s*[0-9]+(ms|s|m|h|d)\s*$"))] pub Duration);
 
 impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Span, String> {
-        let wrong = || format!("{text:?} is not a duration; write it like \"500ms\", \"5s\", \"2m\", \"1h\" or \"3d\"");
+        let example = "write it like \"500ms\", \"5s\", \"2m\", \"1h\" or \"3d\"";
+        let wrong = || format!("{} is not a duration; {example}", quoted(text));
         let text = text.trim();
         let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let (digits, unit) = text.split_at(unit_at);
@@ -62,7 +62,6 @@ impl<'de> Deserialize<'de> for Span {
 
 /// A secret as the configuration writes it: `"literal"`, `{ env = "NAME" }` or `{ file = "path" }`. Read when used,
 /// never printed, never stored.
-
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Secret {
@@ -143,13 +142,44 @@ pub fn default_timezone() -> String {
 pub fn check_locale_and_timezone(locale: &str, timezone: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     if !LOCALES.contains(&locale) {
-        problems.push(Problem::new("locale", format!("{locale:?} is not one of {}", LOCALES.join(", "))));
+        problems.push(Problem::new("locale", format!("{} is not one of {}", quoted(locale), LOCALES.join(", "))));
     }
     if jiff::tz::TimeZone::get(timezone).is_err() {
         problems.push(Problem::new(
             "timezone",
-            format!("{timezone:?} is not an IANA time zone such as \"Asia/Shanghai\" or \"UTC\""),
+            format!("{} is not an IANA time zone such as \"Asia/Shanghai\" or \"UTC\"", quoted(timezone)),
         ));
     }
     problems
+}
+
+/// What is wrong with the base URL of an API; `None` when it will do. The answer never repeats the URL.
+pub fn check_base_url(text: &str) -> Option<String> {
+    let example = "write it like \"https://api.example.com\"";
+    match url::Url::parse(text) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => Some(format!("is not an http or https URL; {example}")),
+        Ok(url) if !url.has_host() => Some(format!("names no host; {example}")),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Some("must not hold a user name or password".to_owned())
+        }
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+            Some(format!("must not hold a query or fragment; {example}"))
+        }
+        Ok(_) => None,
+        Err(_) => Some(format!("is not a URL; {example}")),
+    }
+}
+
+/// A value as a message repeats it, unless it may be a secret that slipped under another key.
+pub fn quoted(text: &str) -> String {
+    if looks_secret(text) { "what stands here".to_owned() } else { format!("{text:?}") }
+}
+
+/// An address with more than a host, as webhooks have them, or a long word, as tokens are.
+pub fn looks_secret(text: &str) -> bool {
+    let address = text.split_once("://").is_some_and(|(_, rest)| {
+        let (host, path) = rest.split_once(['/', '?', '#']).unwrap_or((rest, ""));
+        !text.contains('{') && (host.contains('@') || !path.is_empty())
+    });
+    address || (text.len() >= 32 && !text.contains(|c: char| c.is_whitespace() || c == '/' || c == '{'))
 }

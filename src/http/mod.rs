@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +26,19 @@ use crate::tracker::Tracker;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where health, metrics and the board are served.
+    /// Where the board, health, metrics and inbound commands are served: address and port. Port 0 takes a free one.
+    #[serde(deserialize_with = "address")]
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "{text:?} is not an address and port; write it like \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::1]:8080\""
+        ))
+    })
 }
 
 /// Connections that linger when the process stops are cut after this.

@@ -26,6 +26,8 @@ fn default_api() -> String {
 
 impl Settings {
     pub fn check(&self) -> Vec<Problem> {
-        crate::settings::check_locale_and_timezone(&self.locale, &self.timezone)
+        let mut problems = crate::settings::check_locale_and_timezone(&self.locale, &self.timezone);
+        problems.extend(crate::settings::check_base_url(&self.api).map(|message| Problem::new("api", message)));
+        problems
     }
 }

@@ -1,4 +1,5 @@
 //! One integration binary.
 
+mod config;
 mod dataworks;
 mod templates;

@@ -1,0 +1,190 @@
+//! The command line: one file per command, and the one list of them.
+//!
+//! A command is a struct of its arguments, whose doc comment is its help, with
+//! `pub async fn run(self, globals: &Globals) -> Exit`. To add one: its file, a `mod` line and a line in the list.
+
+mod check;
+mod completions;
+mod schema;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config, Invalid};
+
+/// In the order of the help.
+macro_rules! commands {
+    ($($command:ident in $file:ident),* $(,)?) => {
+        #[derive(Debug, Subcommand)]
+        enum Command { $($command($file::$command)),* }
+
+        impl Command {
+            async fn run(self, globals: &Globals) -> Exit {
+                match self { $(Command::$command(command) => command.run(globals).await),* }
+            }
+        }
+    };
+}
+
+commands! {
+    Check in check,
+    Completions in completions,
+    Schema in schema,
+}
+
+/// Follows release pipelines and posts one message for each change to the chats that asked for it.
+#[derive(Debug, Parser)]
+#[command(name = "callboard", version, about, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong use or wrong configuration.";
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Globals {
+    /// The configuration file [default: $CALLBOARD_CONFIG, else ./config/callboard.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How logs look on standard error [default: text on a terminal, else json]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug or trace, also by module: warn,callboard=debug
+    #[arg(long, global = true, value_name = "LEVEL", env = "CALLBOARD_LOG", default_value = "info")]
+    pub log: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    Failed,
+    /// Wrong use or wrong configuration.
+    Misused,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Misused => 2,
+        })
+    }
+}
+
+/// Arguments in, exit status out. The first argument is the program's name.
+pub async fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let Cli { globals, command } = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(said) => {
+            // a closed pipe leaves nobody to tell
+            let _ = said.print();
+            return if said.use_stderr() { Exit::Misused } else { Exit::Done };
+        }
+    };
+    match globals.start_logging() {
+        Ok(()) => command.run(&globals).await,
+        Err(said) => fail(Exit::Misused, &said),
+    }
+}
+
+impl Globals {
+    /// The configuration; what is wrong with it has been said on standard error.
+    pub fn load(&self) -> Result<Config, Exit> {
+        config::load(self.config.as_deref(), environment()).map_err(|invalid| refuse(&invalid))
+    }
+
+    /// The same for commands that send nothing: they need no secret.
+    pub fn load_without_secrets(&self) -> Result<Config, Exit> {
+        config::load_without_secrets(self.config.as_deref(), environment()).map_err(|invalid| refuse(&invalid))
+    }
+
+    /// Where [`Globals::load`] reads from.
+    pub fn config_file(&self) -> PathBuf {
+        config::locate(self.config.as_deref().map(Path::new), &environment().collect())
+    }
+
+    fn start_logging(&self) -> Result<(), String> {
+        let wrong = |error: &dyn std::fmt::Display| format!("--log {:?} is not a filter: {error}", self.log);
+        let filter = EnvFilter::builder().parse(&self.log).map_err(|error| wrong(&error))?;
+        let terminal = std::io::stderr().is_terminal();
+        let format = self.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+        match format {
+            LogFormat::Text => logs.try_init(),
+            LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        }
+        .map_err(|error| error.to_string())
+    }
+}
+
+/// The environment of the process, without variables that are not UTF-8.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Says what is wrong with the configuration on standard error.
+fn refuse(invalid: &Invalid) -> Exit {
+    let terminal = std::io::stderr().is_terminal();
+    let _ = write!(anstream::stderr(), "{}", if terminal { invalid.report(true) } else { invalid.lines() });
+    Exit::Misused
+}
+
+/// Says on standard error why a command did not do what it was asked for.
+pub fn fail(exit: Exit, said: &str) -> Exit {
+    let _ = writeln!(anstream::stderr(), "callboard: {said}");
+    exit
+}
+
+/// Writes a result to standard output. A reader that has seen enough (`| head`) is no failure.
+pub fn print(text: &str) -> Exit {
+    let mut out = anstream::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(Exit::Failed, &format!("the result can't be written: {}", error.kind()))
+        }
+        _ => Exit::Done,
+    }
+}
+
+/// Writes a value to standard output as JSON.
+pub fn print_json(value: &serde_json::Value) -> Exit {
+    print(&format!("{value:#}\n"))
+}
+
+fn command_tree() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_tree_is_sound_and_every_argument_has_help() {
+        let mut tree = super::command_tree();
+        tree.build();
+        tree.clone().debug_assert();
+        for command in tree.get_subcommands() {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            }
+        }
+    }
+}
