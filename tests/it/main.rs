@@ -1,1 +1,4 @@
 //! One integration binary.
+
+mod discord;
+mod fake_discord;
