@@ -423,11 +423,10 @@ async fn an_outage_ends_by_itself() {
 async fn heartbeats_that_nobody_answers_end_the_connection() {
     let discord = FakeDiscord::start().await;
     discord.heartbeat_every(Duration::from_millis(50));
-    discord.stop_acking(true);
     let mut bot = Bot::start(&discord, brisk());
+    discord.until_identified(1).await;
+    discord.stop_acking();
     discord.until_identified(2).await;
-    discord.stop_acking(false);
-    discord.until_identified(3).await;
     let said = discord.say(ROOM, USER, "help", &[]).await;
     bot.echo().await;
     assert_eq!(said.answered().await, to_room("help"));
@@ -459,7 +458,7 @@ async fn acknowledged_heartbeats_keep_the_watchdog_quiet() {
     discord.heartbeat_every(Duration::from_millis(50));
     let mut bot = Bot::start(&discord, Timing { silence: Duration::from_secs(3), ..brisk() });
     discord.until_identified(1).await;
-    discord.until_acks(12).await;
+    discord.until_acks(8).await;
     let said = discord.say(ROOM, USER, "help", &[]).await;
     bot.echo().await;
     said.answered().await;

@@ -77,7 +77,6 @@ struct World {
     down: bool,
     // gateway
     heartbeat: Option<Duration>,
-    acks: bool,
     hangs: bool,
     refuse_identify: Option<u16>,
     sessions: HashMap<String, Session>,
@@ -108,6 +107,7 @@ struct Session {
 struct Connection {
     out: mpsc::UnboundedSender<Push>,
     ready: bool,
+    acks: bool,
 }
 
 /// What the fake makes a connection do.
@@ -203,7 +203,7 @@ impl FakeDiscord {
         let http = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
         let gateway = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
         let shared = Arc::new(Shared {
-            world: Mutex::new(World { acks: true, sessions_left: 1000, ..World::default() }),
+            world: Mutex::new(World { sessions_left: 1000, ..World::default() }),
             changed: watch::Sender::new(0),
             http: http.local_addr().expect("an address"),
             gateway: gateway.local_addr().expect("an address"),
@@ -369,9 +369,9 @@ impl FakeDiscord {
         });
     }
 
-    /// Heartbeats are no longer acknowledged.
-    pub fn stop_acking(&self, stop: bool) {
-        self.shared.change(|world| world.acks = !stop);
+    /// Heartbeats over the present connection are no longer acknowledged.
+    pub fn stop_acking(&self) {
+        self.shared.change(|world| world.connections.values_mut().for_each(|connection| connection.acks = false));
     }
 
     /// For connections made from now on; 41.25 s as with Discord otherwise.

@@ -60,7 +60,7 @@ async fn connection(stream: TcpStream, shared: &Shared) {
     let (id, interval) = shared.change(|world| {
         world.next_id += 1;
         let id = world.next_id;
-        world.connections.insert(id, Connection { out, ready: false });
+        world.connections.insert(id, Connection { out, ready: false, acks: true });
         (id, world.heartbeat.unwrap_or(Duration::from_millis(41_250)))
     });
     let hello = json!({ "op": 10, "d": { "heartbeat_interval": interval.as_millis() as u64 }, "s": null, "t": null });
@@ -127,7 +127,7 @@ fn take(world: &mut World, shared: &Shared, id: u64, text: &str) -> Result<(), u
     let ready = world.connections.get(&id).is_some_and(|connection| connection.ready);
     match payload.get("op").and_then(Value::as_u64) {
         Some(1) => {
-            if world.acks {
+            if world.connections.get(&id).is_some_and(|connection| connection.acks) {
                 world.acked += 1;
                 send(world, id, json!({ "op": 11, "d": null, "s": null, "t": null }));
             }
