@@ -1,5 +1,7 @@
 //! The Discord bot against a model of Discord: what people see, and what the bot survives.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -616,7 +618,7 @@ async fn logs_hold_no_token_and_nothing_a_person_typed() {
 
     drop(guard);
     let logs = String::from_utf8_lossy(&captured.0.lock().expect("no panic")).into_owned();
-    let ours = logs.lines().filter(|line| !line.contains("hyper") && !line.contains("axum")).collect::<Vec<_>>();
+    let ours = logs.lines().filter(|line| !line.contains("axum")).collect::<Vec<_>>();
     assert!(ours.iter().any(|line| line.contains("connected to Discord")), "nothing was captured: {logs}");
     for line in ours {
         for secret in [TOKEN, "typed-by-a-person", "aW50ZXJhY3Rpb24"] {

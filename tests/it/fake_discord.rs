@@ -11,6 +11,8 @@
 //! let messages = discord.wait_for_messages("100", 1).await;       // what the bot posted to the room by itself
 //! ```
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::result_large_err)]
+
 mod gateway;
 mod http;
 

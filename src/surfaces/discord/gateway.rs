@@ -175,14 +175,15 @@ fn manager_without_queue(http: &Arc<Http>, data: &Arc<RwLock<TypeMap>>) -> Optio
 /// The runner on a thread of its own: after a close frame without a code it spins without yielding until its next
 /// heartbeat fails, which must not hold up anybody else. What serenity logs there holds interaction tokens and what
 /// people typed; nothing of it gets out.
-fn spawn(mut runner: ShardRunner, kill: CancellationToken) -> JoinHandle<Result<(), serenity::Error>> {
+/// Ends with words where a person must act.
+fn spawn(mut runner: ShardRunner, kill: CancellationToken) -> JoinHandle<Option<&'static str>> {
     let handle = runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         tracing::subscriber::with_default(NoSubscriber::default(), || {
             handle.block_on(async {
                 tokio::select! {
-                    ended = runner.run() => ended,
-                    () = kill.cancelled() => Ok(()),
+                    ended = runner.run() => ended.err().and_then(refusal),
+                    () = kill.cancelled() => None,
                 }
             })
         })
@@ -190,7 +191,7 @@ fn spawn(mut runner: ShardRunner, kill: CancellationToken) -> JoinHandle<Result<
 }
 
 async fn watch(
-    mut running: JoinHandle<Result<(), serenity::Error>>,
+    mut running: JoinHandle<Option<&'static str>>,
     manager: &ShardManager,
     messenger: &ShardMessenger,
     listener: &Listener,
@@ -202,7 +203,14 @@ async fn watch(
     let mut silent = false;
     loop {
         tokio::select! {
-            ended = &mut running => return classify(ended, listener.pulse.ready()),
+            ended = &mut running => {
+                let ready = listener.pulse.ready();
+                return match ended {
+                    Ok(Some(words)) => End::Refused(words),
+                    Ok(None) => End::Lost { reason: "the connection was lost and could not be resumed", ready },
+                    Err(_) => End::Lost { reason: "the connection's task failed", ready },
+                };
+            }
             () = stop.cancelled() => {
                 messenger.send_to_shard(ShardRunnerMessage::Shutdown(SHARD, GOING));
                 let _ = running.await;
@@ -231,17 +239,19 @@ async fn watch(
 /// The close codes after which Discord forbids to reconnect:
 /// <https://discord.com/developers/docs/topics/opcodes-and-status-codes#gateway-gateway-close-event-codes>.
 /// serenity keeps 4010 to 4012 to itself; the caller guesses at them from a session that never gets ready.
-fn classify(ended: Result<Result<(), serenity::Error>, tokio::task::JoinError>, ready: bool) -> End {
-    match ended {
-        Ok(Err(serenity::Error::Gateway(GatewayError::InvalidAuthentication))) => End::Refused(super::BAD_TOKEN),
-        Ok(Err(serenity::Error::Gateway(GatewayError::DisallowedGatewayIntents))) => End::Refused(
+fn refusal(error: serenity::Error) -> Option<&'static str> {
+    let serenity::Error::Gateway(error) = error else {
+        return None;
+    };
+    match error {
+        GatewayError::InvalidAuthentication => Some(super::BAD_TOKEN),
+        GatewayError::DisallowedGatewayIntents => Some(
             "Discord does not allow this bot the intents it asked for (close code 4014). Callboard asks for none: check that discord.api points to Discord and discord.token belongs to a bot of yours",
         ),
-        Ok(Err(serenity::Error::Gateway(GatewayError::InvalidGatewayIntents))) => End::Refused(
+        GatewayError::InvalidGatewayIntents => Some(
             "Discord does not know the intents this bot asked for (close code 4013). Callboard asks for none: check that discord.api points to Discord, and update callboard",
         ),
-        Ok(_) => End::Lost { reason: "the connection was lost and could not be resumed", ready },
-        Err(_) => End::Lost { reason: "the connection's task failed", ready },
+        _ => None,
     }
 }
 
