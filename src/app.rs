@@ -87,7 +87,7 @@ impl App {
         let now = clock();
         let metrics = Arc::new(Metrics::new());
         let net = Net::new(&config.network)?;
-        let source: Arc<dyn Source> = Arc::new(DataWorks::new(&config.dataworks, net.clone())?);
+        let source: Arc<dyn Source> = Arc::new(dataworks(config, &net)?);
         let store = store::open(&config.store, Role::Owner).await?;
         let renderer = Arc::new(renderer(&config.templates));
         let (mut outlets, mut surfaces) = ways(config, &net, &metrics)?;
@@ -232,6 +232,17 @@ pub fn renderer(settings: &render::Settings) -> Renderer {
         tracing::error!(template = key, "{message}; the next less specific template serves");
     }
     renderer
+}
+
+/// The client of the pipeline API.
+pub fn dataworks(config: &Config, net: &Net) -> Result<DataWorks, AppError> {
+    let settings = &config.dataworks;
+    let wrong = |said: String| Problem::new("dataworks.endpoint", said);
+    // The region is part of the host's name; the client is the same for all of them.
+    let endpoint = settings.endpoint.replace("{region}", "cn-shanghai");
+    let endpoint = endpoint.parse().map_err(|error: url::ParseError| wrong(error.to_string()))?;
+    let client = net.client_for(&endpoint).map_err(|refused| wrong(refused.to_string()))?;
+    Ok(DataWorks::new(settings, client.clone()).map_err(|problem| problem.under("dataworks"))?)
 }
 
 /// Every configured way out and in.

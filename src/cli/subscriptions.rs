@@ -3,12 +3,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Exit, Globals, fail, print, print_json};
+use crate::app;
 use crate::config::Config;
 use crate::diff;
 use crate::model::{Destination, RunId, RunState, Scope, Selector, Subscription, Timestamp, Workspace};
 use crate::net::Net;
 use crate::sources::Source;
-use crate::sources::dataworks::DataWorks;
 use crate::store::{self, Role, Store, Subscribed};
 
 /// List, add and remove subscriptions
@@ -208,7 +208,7 @@ fn workspace(config: &Config, name: &str) -> Result<Workspace, String> {
 /// Where a run stands that the store does not know.
 async fn ask(config: &Config, name: &str, run: &RunId, now: Timestamp) -> Result<RunState, String> {
     let net = Net::new(&config.network).map_err(|error| error.to_string())?;
-    let source = DataWorks::new(&config.dataworks, net).map_err(|problem| problem.message)?;
+    let source = app::dataworks(config, &net).map_err(|error| error.to_string())?;
     let snapshot = source.get(&workspace(config, name)?, run).await.map_err(|error| error.to_string())?;
     Ok(diff::baseline(snapshot, now))
 }

@@ -2,4 +2,6 @@
 
 mod config;
 mod dataworks;
+mod discord;
+mod fake_discord;
 mod templates;

@@ -1,0 +1,228 @@
+//! Writes a reply as Discord markdown, data inert, cut to what one message may hold.
+
+use crate::model::{Span, Text};
+
+/// UTF-16 units in one message. Discord documents 2000 characters and its own libraries count UTF-16 units, which is
+/// the stricter reading: <https://discord.com/developers/docs/resources/message#create-message>
+pub(super) const MESSAGE_LIMIT: usize = 2000;
+
+/// Discord refuses an empty message (error 50006).
+const NOTHING: &str = "Nothing to show.";
+
+const CUT: char = '…';
+
+/// Keeps two marks of the same kind from running together into another mark.
+const GAP: char = '\u{200B}';
+
+/// One reply, at most [`MESSAGE_LIMIT`] units; what does not fit ends in `…`, never inside a mark or a character.
+pub(super) fn write(text: &Text) -> String {
+    let (whole, complete) = fit(text, MESSAGE_LIMIT);
+    if complete {
+        return if whole.trim().is_empty() { NOTHING.to_owned() } else { whole };
+    }
+    let (mut cut, _) = fit(text, MESSAGE_LIMIT - CUT.len_utf16());
+    cut.truncate(cut.trim_end().len());
+    cut.push(CUT);
+    cut
+}
+
+/// `text` cut to `limit` UTF-16 units without marks: names and values of choices.
+pub(super) fn cut_plain(text: &str, limit: usize) -> String {
+    let words = clusters(&one_line(text)).concat();
+    if units(&words) <= limit {
+        return words;
+    }
+    let (mut cut, _) = fill(clusters(&words), limit.saturating_sub(CUT.len_utf16()));
+    cut.push(CUT);
+    cut
+}
+
+pub(super) fn units(text: &str) -> usize {
+    text.chars().map(char::len_utf16).sum()
+}
+
+/// Line ends and other control characters as spaces, none at either end.
+pub(super) fn one_line(text: &str) -> String {
+    let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    spaced.trim().to_owned()
+}
+
+fn fit(text: &Text, limit: usize) -> (String, bool) {
+    let mut out = String::new();
+    for span in &text.0 {
+        let left = limit.saturating_sub(units(&out));
+        let (piece, complete) = write_span(span, &out, left);
+        out.push_str(&piece);
+        if !complete {
+            return (out, false);
+        }
+    }
+    (out, true)
+}
+
+fn write_span(span: &Span, before: &str, left: usize) -> (String, bool) {
+    match span {
+        Span::Plain(data) => fill(escape(data), left),
+        Span::Bold(data) if data.trim().is_empty() => fill(escape(data), left),
+        Span::Bold(data) => marked("**", escape(data), before, left),
+        Span::Code(data) => {
+            let data = one_line(data).replace('`', "\u{02CB}");
+            if data.is_empty() { (String::new(), true) } else { marked("`", clusters(&data), before, left) }
+        }
+        Span::Link { label, url } => match link(label, url) {
+            Some(link) if units(&link) <= left => (link, true),
+            Some(_) => (fill(escape(label), left).0, false),
+            None => fill(escape(label), left),
+        },
+    }
+}
+
+/// Data between two marks. Nothing at all when not even one character fits.
+fn marked(mark: &str, data: Vec<String>, before: &str, left: usize) -> (String, bool) {
+    let gap = if before.ends_with(mark) { String::from(GAP) } else { String::new() };
+    let Some(room) = left.checked_sub(units(&gap) + 2 * units(mark)) else {
+        return (String::new(), false);
+    };
+    let (inside, complete) = fill(data, room);
+    if inside.is_empty() { (String::new(), complete) } else { (format!("{gap}{mark}{inside}{mark}"), complete) }
+}
+
+fn fill(pieces: Vec<String>, limit: usize) -> (String, bool) {
+    let mut out = String::new();
+    let mut used = 0;
+    for piece in pieces {
+        used += units(&piece);
+        if used > limit {
+            return (out, false);
+        }
+        out.push_str(&piece);
+    }
+    (out, true)
+}
+
+/// A masked link that does not unfold into a preview. None where `url` is not http(s): then only the label is written.
+fn link(label: &str, url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let label = one_line(label);
+    let target = url.as_str().replace('<', "%3C").replace('>', "%3E");
+    let label = if label.is_empty() { escape(&target) } else { escape(&label) };
+    Some(format!("[{}](<{target}>)", label.concat()))
+}
+
+/// A backslash before everything that Discord may read as markup; see
+/// <https://discord.com/developers/docs/reference#message-formatting>. Mentions are switched off with the message.
+fn escape(data: &str) -> Vec<String> {
+    const MARKUP: &str = "\\*_~`|>#-[]()<:";
+    let mut pieces = clusters(data);
+    for piece in &mut pieces {
+        if piece.chars().next().is_some_and(|first| MARKUP.contains(first)) {
+            piece.insert(0, '\\');
+        }
+    }
+    pieces
+}
+
+/// Characters with what belongs to them (accents, emoji sequences, flags), so that a cut leaves none torn. Control
+/// characters and those that turn the direction of writing are left out: they could hide or disguise what follows.
+fn clusters(data: &str) -> Vec<String> {
+    let mut clusters: Vec<String> = Vec::new();
+    let is_flag_half = |c: char| matches!(c, '\u{1F1E6}'..='\u{1F1FF}');
+    for c in data.chars() {
+        if (c.is_control() && c != '\n') || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}') {
+            continue;
+        }
+        let joins = |last: &String| {
+            let flag = is_flag_half(c) && last.chars().count() == 1 && last.chars().all(is_flag_half);
+            flag || extends(c) || last.ends_with('\u{200D}')
+        };
+        // A run of joiners without end is cut like anything else.
+        match clusters.last_mut() {
+            Some(last) if last.len() < 64 && joins(last) => last.push(c),
+            _ => clusters.push(c.to_string()),
+        }
+    }
+    clusters
+}
+
+fn extends(c: char) -> bool {
+    matches!(c, '\u{0300}'..='\u{036F}' | '\u{200D}' | '\u{20D0}'..='\u{20FF}' | '\u{FE00}'..='\u{FE0F}' | '\u{1F3FB}'..='\u{1F3FF}' | '\u{E0020}'..='\u{E007F}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_become_markdown() {
+        let text = Text::default()
+            .plain("Watching ")
+            .bold("orders_daily v12")
+            .plain(" (")
+            .code("7b1e04c2")
+            .plain(") ")
+            .link("open in DataWorks", "https://dataworks.example/run?id=1&x=(2)");
+        assert_eq!(
+            write(&text),
+            "Watching **orders\\_daily v12** \\(`7b1e04c2`\\) [open in DataWorks](<https://dataworks.example/run?id=1&x=(2)>)"
+        );
+    }
+
+    #[test]
+    fn markup_in_data_is_inert() {
+        let hostile =
+            "# **bold** `code` ||spoiler|| [x](https://evil.example) <@1> <#2> <t:1> :smile: > quote\n- list ~~no~~";
+        let written = write(&Text::default().plain(hostile));
+        let mut characters = written.chars().peekable();
+        while let Some(c) = characters.next() {
+            if c == '\\' {
+                characters.next();
+                continue;
+            }
+            assert!(!"*_~`|>#-[]()<:".contains(c), "{c:?} is live in {written:?}");
+        }
+        let code = write(&Text::default().code("a`b``c\nd"));
+        assert_eq!(code.matches('`').count(), 2, "a back-tick in data closes the code span: {code:?}");
+        assert!(!code.contains('\n'));
+    }
+
+    #[test]
+    fn links_that_are_none_stay_words() {
+        assert_eq!(write(&Text::default().link("open", "javascript:alert(1)")), "open");
+        let written = write(&Text::default().link("a](b", "https://x.example/>y"));
+        assert_eq!(written, "[a\\]\\(b](<https://x.example/%3Ey>)");
+    }
+
+    #[test]
+    fn a_long_reply_is_cut_between_characters() {
+        let written = write(&Text::default().plain("😀".repeat(1500)));
+        assert!(units(&written) <= MESSAGE_LIMIT, "{}", units(&written));
+        assert!(written.ends_with("😀…"));
+        let written = write(&Text::default().plain("x".repeat(1990)).bold("_______________"));
+        assert!(units(&written) <= MESSAGE_LIMIT);
+        assert!(written.ends_with("**…"), "the bold mark is closed before the cut: {written:?}");
+        let flags = write(&Text::default().plain("🇨🇳".repeat(900)));
+        assert!(flags.ends_with("🇨🇳…"), "a flag is never torn into letters");
+        let exact = "y".repeat(MESSAGE_LIMIT);
+        assert_eq!(write(&Text::default().plain(&exact)), exact);
+    }
+
+    #[test]
+    fn empty_replies_say_something() {
+        assert_eq!(write(&Text::default()), NOTHING);
+        assert_eq!(write(&Text::default().plain(" \n").code("")), NOTHING);
+    }
+
+    #[test]
+    fn neighbouring_marks_do_not_merge() {
+        assert_eq!(write(&Text::default().code("a").code("b")), "`a`\u{200B}`b`");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_longer_than_a_message(plain in "\\PC{0,1500}", bold in "\\PC{0,1500}", code in "\\PC{0,1500}") {
+            let written = write(&Text::default().plain(plain).bold(bold).code(code).link("open", "https://x.example"));
+            assert!(units(&written) <= MESSAGE_LIMIT);
+            assert!(!written.trim().is_empty());
+        }
+    }
+}

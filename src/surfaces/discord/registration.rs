@@ -1,0 +1,108 @@
+//! The slash commands as Discord stores them.
+//!
+//! Limits (name 32, description 100, 25 options):
+//! <https://discord.com/developers/docs/interactions/application-commands#application-command-object>
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::CommandInfo;
+
+/// CHAT_INPUT, the type of slash commands.
+const SLASH: u8 = 1;
+/// The option type for text.
+const STRING: u8 = 3;
+
+/// What is compared and sent; everything else Discord keeps of a command is its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Command {
+    name: String,
+    description: String,
+    #[serde(rename = "type", default = "slash")]
+    kind: u8,
+    #[serde(default)]
+    options: Vec<Argument>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Argument {
+    name: String,
+    description: String,
+    #[serde(rename = "type")]
+    kind: u8,
+    #[serde(default)]
+    required: bool,
+    #[serde(default)]
+    autocomplete: bool,
+}
+
+fn slash() -> u8 {
+    SLASH
+}
+
+/// The body of the overwriting PUT, or None when `registered` (the answer of the GET) says the same already: each
+/// write counts against 200 a day and makes clients load the list again.
+pub(super) fn difference(registered: Value, commands: &[CommandInfo]) -> Option<Value> {
+    let mut wanted: Vec<Command> = commands.iter().map(command).collect();
+    wanted.sort_by(|a, b| a.name.cmp(&b.name));
+    if let Ok(mut present) = serde_json::from_value::<Vec<Command>>(registered) {
+        present.sort_by(|a, b| a.name.cmp(&b.name));
+        if present == wanted {
+            return None;
+        }
+    }
+    serde_json::to_value(wanted).ok()
+}
+
+fn command(info: &CommandInfo) -> Command {
+    let argument = |arg: &crate::model::ArgInfo| Argument {
+        name: arg.name.to_owned(),
+        description: arg.about.to_owned(),
+        kind: STRING,
+        required: arg.required,
+        autocomplete: arg.completes_runs,
+    };
+    Command {
+        name: info.name.to_owned(),
+        description: info.about.to_owned(),
+        kind: SLASH,
+        options: info.args.iter().map(argument).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::ArgInfo;
+
+    const COMMANDS: [CommandInfo; 2] = [
+        CommandInfo {
+            name: "watch",
+            about: "Follow a run",
+            args: &[ArgInfo { name: "run", about: "Its id", required: true, completes_runs: true }],
+        },
+        CommandInfo { name: "help", about: "Show what I can do", args: &[] },
+    ];
+
+    #[test]
+    fn the_same_in_another_order_is_no_difference() {
+        let registered = json!([
+            { "id": "1", "application_id": "9", "version": "3", "default_member_permissions": null, "type": 1,
+              "name": "watch", "name_localizations": null, "description": "Follow a run", "nsfw": false,
+              "options": [{ "type": 3, "name": "run", "description": "Its id", "required": true, "autocomplete": true }] },
+            { "id": "2", "name": "help", "description": "Show what I can do", "type": 1 },
+        ]);
+        assert_eq!(difference(registered, &COMMANDS), None);
+    }
+
+    #[test]
+    fn anything_else_is_overwritten() {
+        let help = json!({ "name": "help", "description": "Show what I can do", "type": 1 });
+        for registered in [json!([]), json!([help]), json!([help, help, help]), json!("nonsense")] {
+            let put = difference(registered, &COMMANDS).expect("a difference");
+            assert_eq!(put.as_array().map(Vec::len), Some(2));
+        }
+    }
+}
