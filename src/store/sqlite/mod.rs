@@ -199,3 +199,85 @@ impl Readers {
         .await?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Scope, WorkspaceKey};
+
+    fn subscription(id: usize) -> Subscription {
+        Subscription {
+            id: id.to_string(),
+            scope: Scope::Workspace { workspace: WorkspaceKey("cn-shanghai/10000".to_owned()) },
+            to: Destination::Channel(format!("channel {id}")),
+            on: std::iter::empty().collect(),
+            stages: vec!["x".repeat(2_000)],
+            creators: vec![],
+            template: None,
+            by: "cli".to_owned(),
+            created_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    async fn allow_pages(store: &Sqlite, pages: i64) {
+        let limit = move |open: &Connection| {
+            open.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get::<_, i64>(0))
+        };
+        store.write(limit).await.unwrap();
+    }
+
+    /// Many writes at once until the disk is full: each that was acknowledged is there, each that was not has left
+    /// nothing, and when there is room again everything goes on.
+    #[tokio::test]
+    async fn a_full_disk_refuses_writes_loses_nothing_and_heals() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Sqlite::open(&folder.path().join("s.db"), Role::Owner).await.unwrap());
+        let mut acknowledged = 0;
+        for round in 1..=3 {
+            allow_pages(&store, 60 * round).await;
+            let first = usize::try_from(round).unwrap() * 1_000;
+            let tasks: Vec<_> = (first..first + 200)
+                .map(|id| {
+                    let store = Arc::clone(&store);
+                    tokio::spawn(async move { store.subscribe(&subscription(id), None).await })
+                })
+                .collect();
+            let mut refused = 0;
+            for task in tasks {
+                match task.await.unwrap() {
+                    Ok(Subscribed::New) => acknowledged += 1,
+                    Err(StoreError::Full) => refused += 1,
+                    other => panic!("round {round}: {other:?}"),
+                }
+            }
+            assert!(refused > 0, "the disk was never full in round {round}");
+            assert_eq!(store.load().await.unwrap().subscriptions.len(), acknowledged, "in round {round}");
+        }
+        allow_pages(&store, 1_000_000).await;
+        assert_eq!(store.subscribe(&subscription(1), None).await, Ok(Subscribed::New));
+        assert_eq!(store.load().await.unwrap().subscriptions.len(), acknowledged + 1);
+        assert!(acknowledged > 0, "nothing was ever written");
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_panics_takes_no_other_one_with_it_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("s.db"), Role::Owner).await.unwrap();
+        let broken: Result<(), _> = store.write(|_| panic!("a mistake of ours")).await;
+        assert!(matches!(broken, Err(StoreError::Failed(_))), "{broken:?}");
+        assert_eq!(store.subscribe(&subscription(1), None).await, Ok(Subscribed::New));
+        let broken: Result<(), _> = store.readers.read(|_| panic!("a mistake of ours")).await;
+        assert!(matches!(broken, Err(StoreError::Failed(_))), "{broken:?}");
+        assert_eq!(store.load().await.unwrap().subscriptions, [subscription(1)]);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_read_back_is_damage_not_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("s.db"), Role::Owner).await.unwrap();
+        store.subscribe(&subscription(1), None).await.unwrap();
+        store.write(|open| open.execute("UPDATE subscriptions SET json = '{'", [])).await.unwrap();
+        let error = store.load().await.unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    }
+}

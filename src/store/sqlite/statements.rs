@@ -60,24 +60,25 @@ pub const INSERT_DELIVERY: &str = "
     ON CONFLICT (run, workspace, sequence, destination, ifnull(template, '')) DO NOTHING";
 
 /// Marks the oldest open row of a (destination, workspace, run) as the one that may be claimed, and no other.
+/// Left to itself the planner may prefer the index over states, which grows with history: hence `INDEXED BY`.
 pub const MARK_HEAD: &str = "
-    UPDATE deliveries SET head = NOT head
+    UPDATE deliveries INDEXED BY deliveries_open SET head = NOT head
     WHERE destination = ?1 AND workspace = ?2 AND run = ?3 AND state IN ('pending', 'in_flight', 'unknown')
       AND head <> (number = (
-        SELECT oldest.number FROM deliveries AS oldest
+        SELECT oldest.number FROM deliveries AS oldest INDEXED BY deliveries_open
         WHERE oldest.destination = ?1 AND oldest.workspace = ?2 AND oldest.run = ?3
           AND oldest.state IN ('pending', 'in_flight', 'unknown')
         ORDER BY oldest.sequence, oldest.number LIMIT 1))";
 
 /// The next destination, in order of name, with something to claim, and when. One seek, however long its queue.
 pub const NEXT_DESTINATION: &str = "
-    SELECT destination, next_at FROM deliveries
+    SELECT destination, next_at FROM deliveries INDEXED BY deliveries_due
     WHERE head = 1 AND state IN ('pending', 'unknown') AND destination > ?1
     ORDER BY destination, next_at LIMIT 1";
 
 /// What a destination has waited for longest.
 pub const NEXT_CLAIMABLE: &str = "
-    SELECT number, next_at FROM deliveries
+    SELECT number, next_at FROM deliveries INDEXED BY deliveries_due
     WHERE head = 1 AND state IN ('pending', 'unknown') AND destination = ?1
     ORDER BY next_at LIMIT 1";
 
