@@ -720,6 +720,26 @@ async fn a_store_that_was_moved_away_begins_anew() {
     assert_eq!(place.owner().await.load().await.unwrap().runs, []);
 }
 
+/// What a killed process leaves: the file and its log as they are on disk, no orderly close.
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let (place, left_behind) = (Place::new(), Place::new());
+    let store = place.owner().await;
+    for version in 1..=5 {
+        record(&store, &moved("r1", version, &["ops"])).await;
+    }
+    assert_eq!(store.claim(at(99), 9, &[]).await.unwrap().len(), 1);
+    for ending in ["", "-wal", ".lock"] {
+        let name = format!("callboard.db{ending}");
+        std::fs::copy(place.folder.path().join(&name), left_behind.folder.path().join(&name)).unwrap();
+    }
+    let survivor = left_behind.owner().await;
+    let mut expected = vec![(1, DeliveryState::Unknown)];
+    expected.extend((2..=5).map(|sequence| (sequence, DeliveryState::Pending)));
+    assert_eq!(states(&survivor).await, expected);
+    assert_eq!(survivor.load().await.unwrap(), store.load().await.unwrap());
+}
+
 #[tokio::test]
 async fn a_process_that_died_while_creating_the_file_does_no_harm() {
     let place = Place::new();

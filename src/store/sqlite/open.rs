@@ -93,6 +93,8 @@ fn write(path: &Path, faults: &Faults) -> Result<Connection, StoreError> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", "on")?;
+        // KiB, as a negative number: a backlog's indexes fit, which the default of 2 MiB does not hold.
+        connection.pragma_update(None, "cache_size", -16_384)?;
         Ok(connection)
     };
     connect().map_err(|error| faults.of_opening(&error))
