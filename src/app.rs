@@ -111,14 +111,8 @@ impl App {
         let meter = Arc::new(Meter::new(source, limits, Arc::clone(&metrics)));
         let poll = &config.dataworks.poll;
         let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
-        let poller = Poller::new(
-            Arc::clone(&tracker),
-            Arc::clone(&meter),
-            Arc::clone(&metrics),
-            &workspaces,
-            intervals,
-            now,
-        );
+        let poller =
+            Poller::new(Arc::clone(&tracker), Arc::clone(&meter), Arc::clone(&metrics), &workspaces, intervals, now);
         let poller = Arc::new(poller);
         let dispatcher =
             Dispatcher::new(Arc::clone(&store), renderer, outlets, Arc::clone(&metrics), Arc::clone(&clock));
@@ -259,8 +253,7 @@ fn ways(
     let mut surfaces: Vec<(&'static str, Arc<dyn Surface>)> = Vec::new();
     if let Some(settings) = &config.discord {
         let wrong = |key: &str, said: String| AppError::Settings(Problem::new(key, said));
-        let token =
-            settings.token.read().map_err(|error: SecretError| wrong("discord.token", error.to_string()))?;
+        let token = settings.token.read().map_err(|error: SecretError| wrong("discord.token", error.to_string()))?;
         let api = settings.api.parse().map_err(|error: url::ParseError| wrong("discord.api", error.to_string()))?;
         let client = net.client_for(&api).map_err(|refused| wrong("discord.api", refused.to_string()))?.clone();
         let channel: Arc<dyn Channel> = Arc::new(discord::Bot::new(api, token.clone(), net.clone()));

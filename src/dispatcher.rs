@@ -219,8 +219,7 @@ impl Dispatcher {
     }
 
     fn count(&self, delivery: &Delivery, outcome: &Outcome, now: Timestamp) {
-        let channel_kind =
-            self.outlets.find(&delivery.to).map_or("none", |(outlet, _)| outlet.channel.dialect().kind);
+        let channel_kind = self.outlets.find(&delivery.to).map_or("none", |(outlet, _)| outlet.channel.dialect().kind);
         let labels = AttemptLabels { channel_kind, outcome: outcome.label() };
         self.metrics.attempts.get_or_create(&labels).inc();
         if matches!(outcome, Outcome::Delivered { .. }) {

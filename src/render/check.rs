@@ -11,8 +11,7 @@ use super::FOOTER;
 use super::files::nearest;
 
 /// Helpers that stand alone or in parentheses.
-pub(super) const INLINE: [&str; 12] =
-    ["bold", "link", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not", "len"];
+pub(super) const INLINE: [&str; 12] = ["bold", "link", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not", "len"];
 /// Helpers that enclose something.
 pub(super) const BLOCK: [&str; 4] = ["if", "unless", "each", "with"];
 
@@ -261,7 +260,10 @@ impl<'a> Walk<'a> {
             let name = local.trim_start_matches("../");
             let inside = self.scopes.iter().any(|scope| scope.each);
             if !(inside && ["index", "key", "first", "last"].contains(&name)) {
-                self.complain(at, &format!("@{local} does not exist here; {{{{#each}}}} gives @index, @first and @last"));
+                self.complain(
+                    at,
+                    &format!("@{local} does not exist here; {{{{#each}}}} gives @index, @first and @last"),
+                );
             }
             return None;
         }
@@ -304,7 +306,10 @@ impl<'a> Walk<'a> {
                 },
                 Value::Array(items) if segment.parse::<usize>().is_ok() => items.first(),
                 _ => {
-                    self.complain(at, &format!("there is no variable {raw}: what stands before .{segment} has no parts"));
+                    self.complain(
+                        at,
+                        &format!("there is no variable {raw}: what stands before .{segment} has no parts"),
+                    );
                     return None;
                 }
             };

@@ -255,7 +255,8 @@ mod tests {
         let files = built_in(&CHANNELS);
         assert_eq!(files.len(), BUILT_IN.len());
         for file in &files {
-            let others = files.iter().filter(|other| other.name.what == file.name.what && other.name.set == file.name.set);
+            let others =
+                files.iter().filter(|other| other.name.what == file.name.what && other.name.set == file.name.set);
             let locales: Vec<_> = others.map(|other| other.name.locale.unwrap_or("en")).collect();
             for locale in LOCALES {
                 assert!(locales.contains(&locale), "{} has no {locale} wording", file.path);

@@ -4,6 +4,9 @@
 
 pub mod sqlite;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,6 +15,7 @@ use uuid::Uuid;
 use crate::model::{
     Change, Delivery, DeliveryState, Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
 };
+use crate::settings::Problem;
 
 /// `[store]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -19,6 +23,47 @@ use crate::model::{
 pub struct Settings {
     /// `sqlite:PATH`.
     pub url: String,
+}
+
+impl Settings {
+    pub fn check(&self) -> Vec<Problem> {
+        self.path().err().map(|said| Problem::new("url", said)).into_iter().collect()
+    }
+
+    /// The file that `url` names. The error never repeats the URL: it may hold a password.
+    fn path(&self) -> Result<&Path, String> {
+        let url = self.url.trim();
+        if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            return Err("PostgreSQL is not built in yet; write \"sqlite:PATH\"".to_owned());
+        }
+        let path = url.strip_prefix("sqlite:").ok_or("store.url is \"sqlite:PATH\"; nothing else is built in")?;
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() || path == ":memory:" {
+            return Err("store.url is \"sqlite:PATH\", where PATH is a file".to_owned());
+        }
+        Ok(Path::new(path))
+    }
+}
+
+/// What a process does with the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The service: the only one at a time. Brings the schema up to date, and turns what a dead process left in flight
+    /// into `unknown`.
+    Owner,
+    /// A command beside a service that may be running: reads, and writes what [`Store::changed_elsewhere`] shows.
+    Guest,
+}
+
+/// Opens the store that `settings` name; call it within a tokio runtime. Dropping the last handle waits for the write
+/// under way and gives the store back.
+///
+/// # Errors
+/// [`StoreError::InUse`] for an owner beside another one, [`StoreError::Newer`], [`StoreError::Damaged`] (nothing was
+/// written), [`StoreError::Full`], [`StoreError::Open`] for everything else.
+pub async fn open(settings: &Settings, role: Role) -> Result<Arc<dyn Store>, StoreError> {
+    let path = settings.path().map_err(StoreError::Open)?;
+    Ok(Arc::new(sqlite::Sqlite::open(path, role).await?))
 }
 
 #[async_trait]
@@ -29,6 +74,10 @@ pub trait Store: Send + Sync {
     /// Adds a subscription. On a run, `state` is where it stands now: inserted when the store does not know the run,
     /// else its version is bumped, so that a poll computed before this subscription is refused and computed again.
     /// The same scope, destination and template once more is [`Subscribed::Already`] and changes nothing.
+    ///
+    /// After [`Subscribed::New`] the caller counts up the version of the state it keeps too, if it kept one; if it
+    /// kept none, it keeps `state` as given. Where that guess is wrong, [`Store::record`] says `Stale` and a
+    /// [`Store::load`] puts it right.
     async fn subscribe(&self, subscription: &Subscription, state: Option<&RunState>) -> Result<Subscribed, StoreError>;
 
     /// False when there was none.
@@ -40,24 +89,27 @@ pub trait Store: Send + Sync {
 
     /// Takes up to `limit` deliveries that are due and turns them in flight: at most one for each destination, none of
     /// the destinations in `except`, and only the oldest open one of each (destination, run). `attempt` is counted up.
+    /// What has been due longest comes first.
     async fn claim(&self, now: Timestamp, limit: usize, except: &[Destination]) -> Result<Vec<Delivery>, StoreError>;
 
-    /// Records how an attempt ended.
+    /// Records how an attempt ended. Changes nothing when that attempt is no longer in flight.
     async fn settle(&self, settlement: &Settlement) -> Result<(), StoreError>;
 
-    /// The earliest moment a delivery becomes claimable, destinations in `except` left out.
+    /// When the next delivery can be claimed, the past included, destinations in `except` left out: the earliest among
+    /// those with no older open one of their destination and run. None when nothing waits, or only for attempts under
+    /// way.
     async fn next_due(&self, except: &[Destination]) -> Result<Option<Timestamp>, StoreError>;
 
     /// Deliveries, newest first.
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError>;
 
-    /// One delivery with its attempts. `id` may be an unambiguous beginning.
+    /// One delivery with its attempts. `id` may be an unambiguous beginning; an ambiguous one finds none.
     async fn delivery(&self, id: &str) -> Result<Option<(DeliveryRow, Vec<Attempt>)>, StoreError>;
 
     /// Brings a dead delivery back, due at `now`. False when it was not dead.
     async fn retry(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Gives up an open or dead delivery for good. False when it had already ended otherwise.
+    /// Gives up an open or dead delivery for good: `superseded`. False when it had already ended otherwise.
     async fn discard(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Figures for metrics, readiness and the board. Fails when the store cannot be written.
@@ -65,6 +117,10 @@ pub trait Store: Send + Sync {
 
     /// Whether another process wrote to the store since the last call: reload what is kept in memory.
     async fn changed_elsewhere(&self) -> Result<bool, StoreError>;
+
+    /// Deletes deliveries that ended before `before`, with their attempts, and older changes that no delivery is left
+    /// of. In small steps, so that nobody waits long. Says how many deliveries went.
+    async fn prune(&self, before: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// What the tracker starts from.
@@ -193,6 +249,8 @@ pub struct Overview {
     pub oldest_open: Option<Timestamp>,
     pub changes: u64,
     pub subscriptions: u64,
+    /// Deliveries found in flight when this process opened the store, now `unknown`. Stays the same while it is open.
+    pub recovered: Vec<(Destination, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

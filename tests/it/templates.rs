@@ -341,9 +341,8 @@ fn the_most_specific_template_serves() {
     let (renderer, problems) = load(folder.path());
     assert_eq!(problems, []);
     let change = sample(|kind| matches!(kind, ChangeKind::Finished { to: Status::Success, .. }));
-    let title = |kind, locale, template| {
-        message(&renderer, &change, &Reader { template, ..reader(kind, locale) }).title
-    };
+    let title =
+        |kind, locale, template| message(&renderer, &change, &Reader { template, ..reader(kind, locale) }).title;
     assert_eq!(title("console", "en", None), "any Success");
     assert_eq!(title("console", "zh-CN", None), "zh Success");
     assert_eq!(title("dingtalk", "en", None), "dingtalk Success");
@@ -358,12 +357,28 @@ fn the_most_specific_template_serves() {
 const BROKEN: &[(&str, &str, &str)] = &[
     ("stage.hbs", "{{stage.code}}\n\nfine\n{{#if took}}never closed", "line 4"),
     ("stage.hbs", "{{stage.code}}\n\n{{#if took}}x{{/each}}", "line 3, column 1"),
-    ("stage.hbs", "{{stage.kode}}\n\nbody", "line 1, column 1: there is no variable stage.kode; did you mean stage.code?"),
+    (
+        "stage.hbs",
+        "{{stage.kode}}\n\nbody",
+        "line 1, column 1: there is no variable stage.kode; did you mean stage.code?",
+    ),
     ("stage.hbs", "title\n\n\nx {{runn.id}}", "line 4, column 3: there is no variable runn.id"),
     ("stage.hbs", "title\n\na\n{{#if tok}}x{{/if}}", "line 4, column 1: there is no variable tok; did you mean to"),
-    ("stage.hbs", "title\n\n{{#each pasts}}x{{/each}}", "line 3, column 1: there is no variable pasts; did you mean past?"),
-    ("stage.hbs", "title\n\n{{#each past}}\n{{cod}}\n{{/each}}", "line 4, column 1: there is no variable cod; did you mean code?"),
-    ("stage.hbs", "title\n\n{{#each past as |p|}}{{p.cod}}{{/each}}", "there is no variable p.cod; did you mean p.code?"),
+    (
+        "stage.hbs",
+        "title\n\n{{#each pasts}}x{{/each}}",
+        "line 3, column 1: there is no variable pasts; did you mean past?",
+    ),
+    (
+        "stage.hbs",
+        "title\n\n{{#each past}}\n{{cod}}\n{{/each}}",
+        "line 4, column 1: there is no variable cod; did you mean code?",
+    ),
+    (
+        "stage.hbs",
+        "title\n\n{{#each past as |p|}}{{p.cod}}{{/each}}",
+        "there is no variable p.cod; did you mean p.code?",
+    ),
     ("stage.hbs", "title\n\n{{#if took}}a{{else if tok}}b{{/if}}", "line 3, column 1: there is no variable tok"),
     ("stage.hbs", "title\n\n{{#if (eq too \"Fail\")}}b{{/if}}", "there is no variable too; did you mean to?"),
     ("stage.hbs", "title\n\n{{#each took}}x{{/each}}", "{{#each}} needs a list"),
@@ -425,10 +440,8 @@ fn sources_that_would_exhaust_us_are_refused() {
         assert!(problems.len() == 1 && problems[0].message.contains(said), "{said}: {problems:?}");
     }
     // As deep as the bound allows still fits a test thread's stack.
-    let folder = folder(&[(
-        "lost.hbs",
-        &format!("t\n\n{}x{}", "{{#if (not took)}}".repeat(190), "{{/if}}".repeat(190)),
-    )]);
+    let folder =
+        folder(&[("lost.hbs", &format!("t\n\n{}x{}", "{{#if (not took)}}".repeat(190), "{{/if}}".repeat(190)))]);
     let (renderer, problems) = load(folder.path());
     assert_eq!(problems, []);
     let lost = sample(|kind| matches!(kind, ChangeKind::Lost { .. }));

@@ -1,1 +1,0 @@
-//! An embedded SQLite store: one writer with group commit, readers beside it.
