@@ -21,8 +21,13 @@ pub(super) fn line(text: &str, most: usize) -> String {
 /// Lines of a longer text, at most `most` characters in all, empty lines left out.
 pub(super) fn block(text: &str, most: usize) -> String {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    let mut lines: Vec<String> =
-        text.split('\n').take(most).map(|each| line(each, most)).filter(|each| !each.is_empty()).take(LINES_AT_MOST + 1).collect();
+    let mut lines: Vec<String> = text
+        .split('\n')
+        .take(most)
+        .map(|each| line(each, most))
+        .filter(|each| !each.is_empty())
+        .take(LINES_AT_MOST + 1)
+        .collect();
     if lines.len() > LINES_AT_MOST {
         lines.truncate(LINES_AT_MOST);
         lines.push("…".to_owned());

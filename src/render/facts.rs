@@ -29,9 +29,8 @@ pub(super) fn facts(change: &Change, view: &View<'_>) -> Value {
     let moves = Moves::of(change);
     let stage = subject(change);
     let of_run = matches!(change.kind, ChangeKind::Finished { .. });
-    let word = |status: &Status| {
-        clean::line(if of_run { words.run_status(status) } else { words.stage_status(status) }, NAME)
-    };
+    let word =
+        |status: &Status| clean::line(if of_run { words.run_status(status) } else { words.stage_status(status) }, NAME);
     let next = match moves.to {
         Some(Status::Success) if !of_run => stage.as_ref().and_then(|stage| change.run.next_after(&stage.code)),
         _ => None,

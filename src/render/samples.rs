@@ -17,13 +17,7 @@ pub(super) fn full() -> Vec<Change> {
         change(2, &half, Running, "", stage("PROD_CHECK", Init, Running, None)),
         change(3, &[Success, Success, Init], Running, "", stage("PROD_CHECK", Running, Success, Some(48_000))),
         change(4, &[Success, Success, Fail], Running, no_table, stage("PROD", Running, Fail, Some(190_000))),
-        change(
-            3,
-            &[Success, paused.clone(), Init],
-            Running,
-            "",
-            stage("PROD_CHECK", Running, paused, Some(7_500_000)),
-        ),
+        change(3, &[Success, paused.clone(), Init], Running, "", stage("PROD_CHECK", Running, paused, Some(7_500_000))),
         change(
             4,
             &[Success, Success, Init],
