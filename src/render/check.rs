@@ -206,7 +206,7 @@ impl<'a> Walk<'a> {
         for parameter in block.params.iter().skip(1).chain(block.hash.values()) {
             self.parameter(parameter, at);
         }
-        if value.is_none() {
+        if value.is_none() && BLOCK.contains(&name) {
             self.complain(at, &format!("{{{{#{name}}}}} needs something to look at"));
         }
         let value = value.flatten();

@@ -276,7 +276,7 @@ fn is_bad(c: char) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn hostile_text_is_shown_and_does_nothing(
@@ -437,7 +437,7 @@ fn a_broken_template_is_reported_where_it_is_broken_and_the_built_in_one_serves(
     for (file, text, said) in BROKEN {
         let folder = folder(&[(file, text)]);
         let (renderer, problems) = load(folder.path());
-        assert!(!problems.is_empty(), "{file} should be refused: {text:?}");
+        assert_eq!(problems.len(), 1, "{file} is refused, and that is said once: {text:?} {problems:#?}");
         let key = if file.contains("deep") { "loud/deep" } else { file };
         assert!(problems.iter().all(|problem| problem.key == key), "{problems:?}");
         assert!(problems.iter().any(|problem| problem.message.contains(said)), "{text:?}: {problems:#?} lacks {said}");
