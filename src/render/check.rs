@@ -342,3 +342,86 @@ fn names<'a>(block: &HelperTemplate, item: Option<&'a Value>) -> Vec<(String, Op
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::render::engine::Engine;
+    use crate::render::{contexts, shape};
+
+    const PIECES: [&str; 44] = [
+        "{{#if took}}",
+        "{{#unless error}}",
+        "{{#each past}}",
+        "{{#each past as |p i|}}",
+        "{{#with stage as |s|}}",
+        "{{else}}",
+        "{{else if to}}",
+        "{{else each past}}",
+        "{{^}}",
+        "{{^if to}}",
+        "{{/if}}",
+        "{{/unless}}",
+        "{{/each}}",
+        "{{/with}}",
+        "{{/}}",
+        "{{run.title}}",
+        "{{p.code}}",
+        "{{../to}}",
+        "{{@index}}",
+        "{{@root.run.id}}",
+        "{{this}}",
+        "{{.}}",
+        "{{bold to}}",
+        "{{link \"a\" url}}",
+        "{{link url_label",
+        "{{> footer}}",
+        "{{> (to)}}",
+        "{{#> footer}}",
+        "{{*inline}}",
+        "{{!-- note",
+        "--}}",
+        "{{! note }}",
+        "{{{{raw}}}}",
+        "{{{to}}}",
+        "\\{{",
+        "{{",
+        "}}",
+        "~",
+        "(eq to from)",
+        "[a",
+        "{\"a\": 1}",
+        "\n",
+        "\n\n",
+        "text ",
+    ];
+
+    fn plain(text: &str) -> String {
+        text.to_owned()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_source_makes_loading_panic(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..14)) {
+            let text = format!("title\n\n{}", pieces.concat());
+            if let Ok(parsed) = parse("stage", &text, &shape()) {
+                let dialect = crate::model::Dialect {
+                    kind: "console",
+                    escape: plain,
+                    escape_title: plain,
+                    bold: plain,
+                    link: |label, _| label.to_owned(),
+                };
+                let mut engine = Engine::new(&dialect);
+                engine.put("stage", &parsed);
+                for (_, context) in contexts(super::super::Words::of("en")) {
+                    let _ = engine.write("stage", &context);
+                }
+            }
+        }
+    }
+}
