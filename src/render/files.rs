@@ -198,10 +198,12 @@ fn read(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
 }
 
-/// The known word that was probably meant: at most a third of it differs.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near = known.into_iter().map(|each| (distance(word, each), each)).min_by_key(|(distance, _)| *distance)?;
-    (near.0 <= 1 + near.1.len() / 3).then_some(near.1)
+/// The known word that was probably meant: at most a third of it differs, or it was cut short.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let measured = known.clone().into_iter().map(|each| (distance(word, each), each));
+    let near = measured.min_by_key(|(distance, _)| *distance).filter(|(far, each)| *far <= 1 + each.len() / 3);
+    let longer = || known.into_iter().find(|each| word.len() >= 3 && each.starts_with(word));
+    near.map(|(_, each)| each).or_else(longer)
 }
 
 /// Letters to insert, delete or exchange to get from one word to the other.

@@ -270,22 +270,16 @@ fn try_all(engine: &Engine, what: &str, contexts: &[(&'static str, Context)]) ->
     Ok(())
 }
 
-/// Every sample, full and minimal, on time and late, as a template sees it.
+/// Every sample, full and minimal, as a template sees it.
 fn contexts(words: &Words) -> Vec<(&'static str, Context)> {
-    let zone = TimeZone::get("Asia/Shanghai").unwrap_or(TimeZone::UTC);
-    let late = samples::at().saturating_add(jiff::SignedDuration::from_hours(30)).unwrap_or(samples::at());
-    let mut contexts = Vec::new();
-    for change in samples::full().iter().chain(&samples::minimal()) {
-        for now in [samples::at(), late] {
-            let facts = facts::facts(change, &View { words, zone: &zone, now });
-            contexts.extend(Context::wraps(facts).ok().map(|context| (change.kind.name(), context)));
-        }
-    }
-    contexts
+    let view = View { words, zone: &TimeZone::UTC, now: samples::at() };
+    let context = |change: &Change| Some((change.kind.name(), Context::wraps(facts::facts(change, &view)).ok()?));
+    samples::full().iter().chain(&samples::minimal()).filter_map(context).collect()
 }
 
 /// Every variable with a value of its type.
 fn shape() -> Value {
+    // Late, so that this has a value too.
     let late = samples::at().saturating_add(jiff::SignedDuration::from_hours(30)).unwrap_or(samples::at());
     let view = View { words: Words::of(LOCALES[0]), zone: &TimeZone::UTC, now: late };
     samples::full().iter().fold(Value::Null, |shape, change| united(shape, facts::facts(change, &view)))
