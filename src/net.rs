@@ -45,7 +45,6 @@ pub struct Net {
     anywhere: reqwest::Client,
     /// For everything else: allowed private addresses only.
     private: reqwest::Client,
-    deadline: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,15 +61,11 @@ impl Net {
         let guard = Guard::new(settings);
         let anywhere = client(Resolver { guard: guard.clone(), only_allowed: false }, deadline)?;
         let private = client(Resolver { guard: guard.clone(), only_allowed: true }, deadline)?;
-        Ok(Net { guard, anywhere, private, deadline })
+        Ok(Net { guard, anywhere, private })
     }
 
     pub fn guard(&self) -> &Guard {
         &self.guard
-    }
-
-    pub fn deadline(&self) -> Duration {
-        self.deadline
     }
 
     /// The client for this URL, and for others of the same scheme, host and port.

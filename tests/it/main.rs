@@ -1,1 +1,7 @@
 //! One integration binary.
+
+// clippy.toml allows these in test functions; the helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod channels;
+mod sink;
