@@ -406,6 +406,22 @@ mod tests {
     }
 
     #[test]
+    fn only_https_on_its_port_leaves_for_public_names() {
+        let settings = Settings { allow_private: vec!["127.0.0.0/8".parse().unwrap()] };
+        let net = Net::new(&settings).unwrap();
+        for (target, public) in [
+            ("https://example.com/", true),
+            ("https://example.com:443/", true),
+            ("https://example.com:8443/", false),
+            ("http://example.com/", false),
+            ("http://example.com:443/", false),
+        ] {
+            let client = net.client_for(&url(target)).unwrap();
+            assert_eq!(std::ptr::eq(client, &raw const net.anywhere), public, "{target}");
+        }
+    }
+
+    #[test]
     fn a_mixed_answer_refuses_the_name() {
         let loopback: IpAddr = "127.0.0.1".parse().unwrap();
         let mixed = sockets(&["8.8.8.8", "127.0.0.1"]);
