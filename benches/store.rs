@@ -148,6 +148,7 @@ fn poll(run: &str, version: i64) -> Poll {
         gate: None,
         doubted: false,
         missing: None,
+        lost: false,
     };
     let key: WorkspaceKey = workspace().key();
     Poll {

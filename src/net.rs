@@ -45,7 +45,6 @@ pub struct Net {
     anywhere: reqwest::Client,
     /// For everything else: allowed private addresses only.
     private: reqwest::Client,
-    deadline: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,15 +61,11 @@ impl Net {
         let guard = Guard::new(settings);
         let anywhere = client(Resolver { guard: guard.clone(), only_allowed: false }, deadline)?;
         let private = client(Resolver { guard: guard.clone(), only_allowed: true }, deadline)?;
-        Ok(Net { guard, anywhere, private, deadline })
+        Ok(Net { guard, anywhere, private })
     }
 
     pub fn guard(&self) -> &Guard {
         &self.guard
-    }
-
-    pub fn deadline(&self) -> Duration {
-        self.deadline
     }
 
     /// The client for this URL, and for others of the same scheme, host and port.
@@ -408,6 +403,22 @@ mod tests {
         let public = sockets(&["8.8.8.8"]);
         assert_eq!(guard.choose("example.com", public.clone(), false), Ok(public.clone()));
         assert!(guard.choose("example.com", public, true).is_err(), "http to a public name");
+    }
+
+    #[test]
+    fn only_https_on_its_port_leaves_for_public_names() {
+        let settings = Settings { allow_private: vec!["127.0.0.0/8".parse().unwrap()] };
+        let net = Net::new(&settings).unwrap();
+        for (target, public) in [
+            ("https://example.com/", true),
+            ("https://example.com:443/", true),
+            ("https://example.com:8443/", false),
+            ("http://example.com/", false),
+            ("http://example.com:443/", false),
+        ] {
+            let client = net.client_for(&url(target)).unwrap();
+            assert_eq!(std::ptr::eq(client, &raw const net.anywhere), public, "{target}");
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub fn payload(message: &Message) -> Value {
     json!({ "embeds": [embed], "allowed_mentions": { "parse": [] } })
 }
 
-const PLATFORM: Platform = Platform { accepted, refused, wait };
+pub const PLATFORM: Platform = Platform { accepted, refused, wait };
 
 /// With `wait=true`, and for bots always, the message comes back.
 fn accepted(answer: &Answer) -> Verdict {

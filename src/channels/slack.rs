@@ -115,7 +115,7 @@ pub fn payload(message: &Message) -> Value {
     })
 }
 
-const PLATFORM: Platform = Platform { accepted, refused, wait: |_| None };
+pub const PLATFORM: Platform = Platform { accepted, refused, wait: |_| None };
 
 fn accepted(answer: &Answer) -> Verdict {
     match word(answer) {

@@ -173,7 +173,7 @@ fn event(change: &Change) -> Event<'_> {
         to: None,
         since: None,
         last_seen: None,
-        message: cut(&change.stage().map_or(&run.message, |stage| &stage.message).clone(), MESSAGE_LIMIT, bytes),
+        message: cut(failure_text(change), MESSAGE_LIMIT, bytes),
         sequence: change.sequence,
     };
     match &change.kind {
@@ -192,6 +192,15 @@ fn event(change: &Change) -> Event<'_> {
     Event { r#type: change.kind.event_type(), timestamp: whole_seconds(change.at), data }
 }
 
+fn failure_text(change: &Change) -> &str {
+    match (&change.kind, change.stage()) {
+        (_, Some(stage)) => &stage.message,
+        // The stage is not among the run's: its words are not known, and the run's are not about it.
+        (ChangeKind::StageChanged { .. } | ChangeKind::Waiting { .. }, None) => "",
+        _ => &change.run.message,
+    }
+}
+
 fn stage_state(stage: &Stage) -> StageState<'_> {
     StageState {
         name: stage_name(&stage.code, Some(stage)),
@@ -200,7 +209,7 @@ fn stage_state(stage: &Stage) -> StageState<'_> {
     }
 }
 
-const PLATFORM: Platform =
+pub const PLATFORM: Platform =
     Platform { accepted: |_: &Answer| Verdict::Delivered(None), refused: |_| None, wait: |_| None };
 
 /// `[channels.NAME] kind = "webhook"`

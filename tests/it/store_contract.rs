@@ -99,6 +99,7 @@ fn state(run: &str, version: i64) -> RunState {
         gate: None,
         doubted: false,
         missing: None,
+        lost: false,
     }
 }
 
@@ -332,12 +333,12 @@ async fn one_destination_hears_of_one_run_in_order_and_one_at_a_time() {
     heads.sort();
     assert_eq!(heads, [line("discord:1", "r2", 1), line("ops", "r1", 1), line("ops", "r2", 1)]);
     assert_eq!(store.claim(at(99), 9, &[]).await.unwrap(), [], "the first of r1 is still under way");
-    assert_eq!(store.next_due().await.unwrap(), None);
+    assert_eq!(store.next_due(&[]).await.unwrap(), None);
 
     let r1 = first.iter().find(|d| d.change.run.id == run_id("r1")).unwrap();
     store.settle(&settled(r1, Next::Pending { at: at(500) })).await.unwrap();
     assert_eq!(store.claim(at(499), 9, &[]).await.unwrap(), [], "what follows must not overtake a retry");
-    assert_eq!(store.next_due().await.unwrap(), Some(at(500)));
+    assert_eq!(store.next_due(&[]).await.unwrap(), Some(at(500)));
 
     let again = store.claim(at(500), 9, &[]).await.unwrap();
     assert_eq!(told(&again), [line("ops", "r1", 1)]);
@@ -357,7 +358,7 @@ async fn claims_take_what_waited_longest_up_to_the_limit_and_spare_the_excepted(
         record(&store, &Poll { deliveries: vec![delivery], ..moved(&run, 1, &[]) }).await;
     }
     assert_eq!(store.claim(at(-1), 9, &[]).await.unwrap(), [], "nothing is due yet");
-    assert_eq!(store.next_due().await.unwrap(), Some(at(0)));
+    assert_eq!(store.next_due(&[]).await.unwrap(), Some(at(0)));
     assert_eq!(store.claim(at(99), 0, &[]).await.unwrap(), []);
     let two = store.claim(at(99), 2, &[room("b")]).await.unwrap();
     assert_eq!(told(&two), [line("a", "r0", 1), line("c", "r2", 1)]);
@@ -610,7 +611,7 @@ async fn a_paused_clock_stands_still_while_the_store_works() {
     let store = place.owner().await;
     for version in 1..=50 {
         record(&store, &moved("r1", version, &["ops"])).await;
-        store.next_due().await.unwrap();
+        store.next_due(&[]).await.unwrap();
     }
     assert_eq!(before.elapsed(), std::time::Duration::ZERO);
     ticking.abort();
@@ -865,7 +866,7 @@ impl Model {
         for delivery in self.in_flight.drain(..) {
             store.settle(&settled(&delivery, Next::Delivered)).await.unwrap();
         }
-        while let Some(due) = store.next_due().await.unwrap() {
+        while let Some(due) = store.next_due(&[]).await.unwrap() {
             let claimed = store.claim(due, 9, &[]).await.unwrap();
             assert!(!claimed.is_empty(), "something was due and could not be claimed");
             for delivery in claimed {

@@ -180,8 +180,6 @@ pub(super) fn origin(endpoint: &str, region: &str) -> Result<(String, String), &
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn settings(endpoint: &str) -> Settings {
