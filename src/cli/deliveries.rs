@@ -124,7 +124,10 @@ impl Verb {
 }
 
 fn none(id: &str) -> Exit {
-    fail(Exit::Failed, &format!("no one delivery has an id that begins with {id:?}; `callboard deliveries list` shows them"))
+    fail(
+        Exit::Failed,
+        &format!("no one delivery has an id that begins with {id:?}; `callboard deliveries list` shows them"),
+    )
 }
 
 fn table(rows: &[DeliveryRow]) -> String {
@@ -154,7 +157,14 @@ fn story(row: &DeliveryRow, attempts: &[Attempt]) -> String {
     let mut lines = vec![
         format!("delivery  {}", delivery.id),
         format!("to        {}", delivery.to),
-        format!("change    {} {} of run {} ({}) in {}", change.sequence, change.kind.event_type(), change.run.id, change.run.title(), change.workspace.name),
+        format!(
+            "change    {} {} of run {} ({}) in {}",
+            change.sequence,
+            change.kind.event_type(),
+            change.run.id,
+            change.run.title(),
+            change.workspace.name
+        ),
         format!("seen      {}", change.at),
         format!("state     {}{}", state.as_str(), settled_at.map(|at| format!(" since {at}")).unwrap_or_default()),
     ];

@@ -73,7 +73,8 @@ impl Demo {
         living.abort();
         result?;
         let counts = store.overview().await?.deliveries;
-        let delivered = counts.iter().find(|(state, _)| *state == DeliveryState::Delivered).map_or(0, |(_, count)| *count);
+        let delivered =
+            counts.iter().find(|(state, _)| *state == DeliveryState::Delivered).map_or(0, |(_, count)| *count);
         Ok(print(&farewell(delivered)))
     }
 }
@@ -118,9 +119,8 @@ allow_private = ["127.0.0.0/8"]
         region = demo::REGION,
         project_id = demo::PROJECT_ID,
     );
-    config::parse("the demo", &text, []).map_err(|invalid| {
-        AppError::Settings(crate::settings::Problem::new("demo", invalid.lines()))
-    })
+    config::parse("the demo", &text, [])
+        .map_err(|invalid| AppError::Settings(crate::settings::Problem::new("demo", invalid.lines())))
 }
 
 /// Shows how it is done: the first command comes by itself.

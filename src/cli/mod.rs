@@ -5,7 +5,14 @@
 
 mod check;
 mod completions;
+mod deliveries;
+mod demo;
+mod render;
+mod run;
 mod schema;
+mod send;
+mod simulate;
+mod subscriptions;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -13,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, Invalid};
@@ -32,7 +40,14 @@ macro_rules! commands {
 }
 
 commands! {
+    Run in run,
+    Demo in demo,
     Check in check,
+    Render in render,
+    Send in send,
+    Subscriptions in subscriptions,
+    Deliveries in deliveries,
+    Simulate in simulate,
     Completions in completions,
     Schema in schema,
 }
@@ -138,6 +153,29 @@ impl Globals {
 /// The environment of the process, without variables that are not UTF-8.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Cancels `stop` on Ctrl-C and SIGTERM; a second one ends the process at once.
+fn stop_signal(stop: CancellationToken) {
+    tokio::spawn(async move {
+        signalled().await;
+        stop.cancel();
+        signalled().await;
+        std::process::exit(130);
+    });
+}
+
+async fn signalled() {
+    #[cfg(unix)]
+    if let Ok(mut terminated) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+        return;
+    }
+    // Without signals the process ends the hard way, which loses nothing.
+    drop(tokio::signal::ctrl_c().await);
 }
 
 /// Says what is wrong with the configuration on standard error.

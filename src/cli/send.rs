@@ -3,7 +3,7 @@ use uuid::Uuid;
 
 use super::{Exit, Globals, fail, print};
 use crate::app;
-use crate::model::{Change, ChangeKind, Outcome, Timestamp};
+use crate::model::{Change, ChangeKind, Outcome, Status, Timestamp};
 use crate::net::Net;
 use crate::render::{Reader, Renderer};
 
@@ -35,7 +35,8 @@ impl Send {
         let now = Timestamp::now();
         let kind = outlet.channel.dialect().kind;
         let reader = Reader { kind, locale: &outlet.locale, timezone: &outlet.timezone, template: None };
-        let message = app::renderer(&config.templates).render(Uuid::now_v7(), &test(now), &reader, now).message;
+        let Some(change) = test(now) else { return fail(Exit::Failed, "there is no sample of a run that ended well") };
+        let message = app::renderer(&config.templates).render(Uuid::now_v7(), &change, &reader, now).message;
         match outlet.channel.send("", &message, now).await {
             Outcome::Delivered { .. } => print(&format!("{} took the test message\n", self.channel)),
             Outcome::Retry { reason, after } => {
@@ -53,10 +54,10 @@ impl Send {
 }
 
 /// A run that ended well just now, plainly marked as a test.
-fn test(now: Timestamp) -> Change {
-    let is_good = |change: &Change| matches!(&change.kind, ChangeKind::Finished { to, .. } if to.as_str() == "Success");
-    let mut change = Renderer::samples().into_iter().find(is_good).unwrap_or_else(Renderer::first_sample);
+fn test(now: Timestamp) -> Option<Change> {
+    let is_good = |change: &Change| matches!(&change.kind, ChangeKind::Finished { to: Status::Success, .. });
+    let mut change = Renderer::samples().into_iter().find(is_good)?;
     change.run.description = "Callboard test message, nothing was released".to_owned();
     change.at = now;
-    change
+    Some(change)
 }

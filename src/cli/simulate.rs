@@ -44,7 +44,9 @@ impl Simulate {
             demo::PROJECT_ID,
             address.ip(),
         )];
-        lines.extend(demo::releases(&world).iter().map(|release| format!("  {}  {} {}", release.id, release.name, release.fate)));
+        lines.extend(
+            demo::releases(&world).iter().map(|release| format!("  {}  {} {}", release.id, release.name, release.fate)),
+        );
         print(&format!("{}\n", lines.join("\n")));
         let stop = CancellationToken::new();
         stop_signal(stop.clone());

@@ -72,7 +72,10 @@ struct Add {
 
 fn selector(text: &str) -> Result<Selector, String> {
     let known = || Selector::ALL.map(Selector::as_str).join(", ");
-    Selector::ALL.into_iter().find(|selector| selector.as_str() == text).ok_or_else(|| format!("it is none of {}", known()))
+    Selector::ALL
+        .into_iter()
+        .find(|selector| selector.as_str() == text)
+        .ok_or_else(|| format!("it is none of {}", known()))
 }
 
 impl Subscriptions {
@@ -130,8 +133,12 @@ async fn act(verb: Verb, config: &Config, store: &dyn Store, now: Timestamp) -> 
                     store.unsubscribe(id).await.map_err(|error| error.to_string())?;
                     Ok(print(&format!("{id} removed\n")))
                 }
-                [] if id.starts_with("config:") => Err("that one stands in the configuration; change it there".to_owned()),
-                [] => Err(format!("no subscription's id begins with {id:?}; `callboard subscriptions list` shows them")),
+                [] if id.starts_with("config:") => {
+                    Err("that one stands in the configuration; change it there".to_owned())
+                }
+                [] => {
+                    Err(format!("no subscription's id begins with {id:?}; `callboard subscriptions list` shows them"))
+                }
                 several => Err(format!("{} subscriptions begin with {id:?}; type more of the id", several.len())),
             }
         }

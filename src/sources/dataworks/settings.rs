@@ -99,7 +99,8 @@ impl Settings {
         let mut problems = Vec::new();
         let mut problem = |key: &str, message: String| problems.push(Problem::new(key, message));
         let endpoint = self.endpoint.replace("{region}", "cn-shanghai");
-        if let Some(message) = check_base_url(&endpoint) {
+        let not_bare = || origin(&self.endpoint, "cn-shanghai").err().map(str::to_owned);
+        if let Some(message) = check_base_url(&endpoint).or_else(not_bare) {
             problem("endpoint", message);
         }
         let filled =
