@@ -21,7 +21,7 @@ pub(super) struct Shape<'a> {
     pub defaults: &'a Value,
     pub env: &'a BTreeMap<String, String>,
     pub findings: Vec<Finding>,
-    /// Tables that nothing true can be said about, beside the keys of the findings.
+    /// Paths of which the checks know nothing true, beside the keys of the findings.
     pub made_up: Vec<String>,
     /// Paths whose values are, or may be, secrets.
     pub hidden: Vec<String>,
@@ -158,6 +158,7 @@ impl Shape<'_> {
             Ok(Written::File(file)) => Secret::File(FromFile { file: file.into() }).read().map(drop),
             Err(Miswritten { key, at, message }) => {
                 self.hidden.push(path.to_owned());
+                self.made_up.push(path.to_owned());
                 let key = key.map_or_else(|| path.to_owned(), |key| join(path, &key));
                 self.note(&key, at, message);
                 *value = Value::from(PLACEHOLDER);
