@@ -223,10 +223,15 @@ fn read_file(path: &Path) -> Result<String, String> {
     if text.len() as u64 > FILE_LIMIT { Err("the configuration is larger than 1 MiB".to_owned()) } else { Ok(text) }
 }
 
-/// `poll.fastest` of `dataworks.poll.fastest`: how a message names another key.
-fn last_two(key: &str) -> &str {
-    let before_last = key.rfind('.').and_then(|last| key.get(..last)).and_then(|table| table.rfind('.'));
-    before_last.and_then(|at| key.get(at + 1..)).unwrap_or(key)
+/// What a check says about a value that was made up here, or that was compared with one, is no mistake of the writer.
+fn about_mended(problem: &Problem, mended: &[String]) -> bool {
+    // a message names another key by its last two parts, such as poll.fastest
+    let named = |key: &str| {
+        let last = key.rfind('.')?;
+        let from = key.get(..last)?.rfind('.').map_or(0, |at| at + 1);
+        Some(problem.message.contains(key.get(from..)?))
+    };
+    mended.iter().any(|key| document::within(&problem.key, key) || named(key) == Some(true))
 }
 
 fn read(
@@ -257,19 +262,17 @@ fn read(
         defaults: &defaults,
         env,
         findings: Vec::new(),
+        made_up: Vec::new(),
         hidden: Vec::new(),
         unread: Vec::new(),
     };
     shape.walk(&schema, &mut merged, "");
-    let Shape { mut findings, hidden, unread, .. } = shape;
+    let Shape { mut findings, made_up, hidden, unread, .. } = shape;
     let config = deserialize(&mut merged, &defaults, &mut findings);
-    // what a check says about, or compares with, a value that was made up here is no mistake of the writer
-    let mended: Vec<String> = findings.iter().map(|finding| finding.key.clone()).collect();
+    let mended: Vec<String> = findings.iter().map(|finding| finding.key.clone()).chain(made_up).collect();
     let checks = config.iter().flat_map(|config| check::all(config).into_iter().chain(more(config)));
-    for problem in checks {
-        if !mended.iter().any(|key| document::within(&problem.key, key) || problem.message.contains(last_two(key))) {
-            findings.push(Finding { key: problem.key, at: At::Value, message: problem.message });
-        }
+    for problem in checks.filter(|problem| !about_mended(problem, &mended)) {
+        findings.push(Finding { key: problem.key, at: At::Value, message: problem.message });
     }
     if secrets == Secrets::Unneeded {
         findings.retain(|finding| !unread.contains(&finding.key));

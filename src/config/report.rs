@@ -7,7 +7,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::document::{Place, Places, parent, within};
+use super::document::{Places, parent, within};
 use super::kind;
 use crate::settings::looks_secret;
 
@@ -230,38 +230,21 @@ fn first_line(text: &str, span: Range<usize>) -> Range<usize> {
 
 // -------------------------------------------------------------------------------------------------- hiding secrets
 
-/// The text with the values of the `hidden` paths blotted out.
+/// The text with the values of the `hidden` paths blotted out, and what looks like a secret under whatever key.
 pub(super) fn blot(text: &str, places: &Places, hidden: &[String]) -> String {
-    let spans = places
-        .iter()
-        .filter(|(key, _)| hidden.iter().any(|path| within(key, path)))
-        .map(|(_, Place { key, value })| (key, value))
-        // a table's value is its header or its key, which may be shown
-        .filter(|(key, value)| !(value.start <= key.start && key.end <= value.end))
-        .map(|(_, value)| value.clone());
     let mut blotted: Vec<u8> = text.as_bytes().to_vec();
-    for span in spans.chain(hidden_items(places, hidden)).chain(strays(text, places)) {
-        blot_bytes(&mut blotted, span);
+    for (path, place) in places {
+        let written = text.get(place.value.clone()).unwrap_or_default();
+        let quoted = written.starts_with(['"', '\'']);
+        // of a table or an array, the values inside are hidden; a dotted key stands for its table
+        let item = path.ends_with(']');
+        let leaf = !written.starts_with(['[', '{']) && (item || place.key != place.value);
+        let stray = quoted && looks_secret(written.trim_matches(['"', '\'']));
+        if leaf && (stray || hidden.iter().any(|hidden| within(path, hidden))) {
+            blot_bytes(&mut blotted, place.value.clone());
+        }
     }
     String::from_utf8(blotted).unwrap_or_default()
-}
-
-/// Items of arrays have no key of their own, so their whole span is their value.
-fn hidden_items(places: &Places, hidden: &[String]) -> Vec<Range<usize>> {
-    places
-        .iter()
-        .filter(|(key, _)| key.ends_with(']') && hidden.iter().any(|path| within(key, path)))
-        .map(|(_, place)| place.value.clone())
-        .collect()
-}
-
-/// Texts that look like secrets, under whatever key.
-fn strays(text: &str, places: &Places) -> Vec<Range<usize>> {
-    let stray = |span: &Range<usize>| {
-        let written = text.get(span.clone()).unwrap_or_default();
-        written.starts_with(['"', '\'']) && looks_secret(written.trim_matches(['"', '\'']))
-    };
-    places.values().map(|place| place.value.clone()).filter(stray).collect()
 }
 
 /// For a file that does not parse, where nobody knows what is a value: of each line only a key of ours is shown.
@@ -273,7 +256,10 @@ pub(super) fn blot_lines(text: &str, schema: &Value) -> String {
         let word = line.get(start..).unwrap_or_default();
         let length = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(word.len());
         let shown = match word.get(..length) {
-            Some(word) if keys.contains(word) => start + length,
+            Some(key) if keys.contains(key) => {
+                let rest = word.get(length..).unwrap_or_default();
+                line.len() - rest.trim_start_matches([' ', '\t', '=', ']']).len()
+            }
             _ => start,
         };
         let mut bytes = line.as_bytes().to_vec();
@@ -286,7 +272,7 @@ pub(super) fn blot_lines(text: &str, schema: &Value) -> String {
 /// Every byte becomes a star except line ends, so that offsets stay and nothing of a character is left.
 fn blot_bytes(bytes: &mut [u8], span: Range<usize>) {
     for byte in bytes.get_mut(span).unwrap_or_default() {
-        if !matches!(byte, b'\n' | b'\r' | b' ' | b'=' | b']') {
+        if !matches!(byte, b'\n' | b'\r') {
             *byte = b'*';
         }
     }

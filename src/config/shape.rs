@@ -21,6 +21,8 @@ pub(super) struct Shape<'a> {
     pub defaults: &'a Value,
     pub env: &'a BTreeMap<String, String>,
     pub findings: Vec<Finding>,
+    /// Paths of which the checks know nothing true, beside the keys of the findings.
+    pub made_up: Vec<String>,
     /// Paths whose values are, or may be, secrets.
     pub hidden: Vec<String>,
     /// Paths of secrets that are written well but can't be read here.
@@ -126,12 +128,13 @@ impl Shape<'_> {
         };
         self.note(&inner, at, message);
         // which keys belong here is not known, but a key of no kind at all is a mistake
-        if let Value::Object(entries) = value {
-            for name in entries.keys().filter(|name| !known.contains_key(*name)) {
+        for name in value.as_object().into_iter().flat_map(Map::keys).filter(|name| *name != tag) {
+            self.hidden.push(join(path, name));
+            if !known.contains_key(name) {
                 self.note(&join(path, name), At::Key, unknown_key(name, path, &known));
             }
         }
-        self.hidden.push(path.to_owned());
+        self.made_up.push(path.to_owned());
         if let Some((_, variant)) = variants.first() {
             *value = self.placeholder(variant, path);
         }
@@ -155,6 +158,7 @@ impl Shape<'_> {
             Ok(Written::File(file)) => Secret::File(FromFile { file: file.into() }).read().map(drop),
             Err(Miswritten { key, at, message }) => {
                 self.hidden.push(path.to_owned());
+                self.made_up.push(path.to_owned());
                 let key = key.map_or_else(|| path.to_owned(), |key| join(path, &key));
                 self.note(&key, at, message);
                 *value = Value::from(PLACEHOLDER);
