@@ -66,6 +66,8 @@ pub struct Terminal {
     pub channel: Arc<dyn Channel>,
 }
 
+type NamedSurface = (&'static str, Arc<dyn Surface>);
+
 /// Everything, built and not yet running. Tests step its parts by hand.
 pub struct App {
     pub workspaces: Vec<Workspace>,
@@ -78,7 +80,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub inbox: Inbox,
     asked: mpsc::Receiver<Ask>,
-    surfaces: Vec<(&'static str, Arc<dyn Surface>)>,
+    surfaces: Vec<NamedSurface>,
     clock: Clock,
 }
 
@@ -240,17 +242,13 @@ pub fn dataworks(config: &Config, net: &Net) -> Result<DataWorks, AppError> {
 }
 
 /// Every configured way out and in.
-fn ways(
-    config: &Config,
-    net: &Net,
-    metrics: &Arc<Metrics>,
-) -> Result<(Outlets, Vec<(&'static str, Arc<dyn Surface>)>), AppError> {
+fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>) -> Result<(Outlets, Vec<NamedSurface>), AppError> {
     let mut channels = HashMap::new();
     for (name, settings) in &config.channels {
         channels.insert(name.clone(), outlet(name, settings, net)?);
     }
     let mut outlets = Outlets { channels, rooms: HashMap::new() };
-    let mut surfaces: Vec<(&'static str, Arc<dyn Surface>)> = Vec::new();
+    let mut surfaces: Vec<NamedSurface> = Vec::new();
     if let Some(settings) = &config.discord {
         let wrong = |key: &str, said: String| AppError::Settings(Problem::new(key, said));
         let token = settings.token.read().map_err(|error: SecretError| wrong("discord.token", error.to_string()))?;

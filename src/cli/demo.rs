@@ -145,7 +145,7 @@ fn welcome(api: &str, board: &str, releases: &[Release]) -> String {
          Three releases are under way in the workspace warehouse:\n"
     );
     for Release { id, name, fate } in releases {
-        text.push_str(&format!("  \x1b[36m{}\x1b[0m  {name:<20} {fate}\n", id.short()));
+        text.push_str(&format!("  \x1b[36m{}\x1b[0m  {name:<21} {fate}\n", id.short()));
     }
     let other = releases.get(1).map_or("", |release| release.id.short());
     text.push_str(&format!(

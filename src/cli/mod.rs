@@ -74,9 +74,10 @@ pub struct Globals {
     /// How logs look on standard error [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// What is logged: error, warn, info, debug or trace, also by module: warn,callboard=debug
-    #[arg(long, global = true, value_name = "LEVEL", env = "CALLBOARD_LOG", default_value = "info")]
-    pub log: String,
+    /// What is logged: error, warn, info, debug or trace, also by module: warn,callboard=debug [default: info, in the
+    /// demo error]
+    #[arg(long, global = true, value_name = "LEVEL", env = "CALLBOARD_LOG")]
+    pub log: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -114,7 +115,8 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
             return if said.use_stderr() { Exit::Misused } else { Exit::Done };
         }
     };
-    match globals.start_logging() {
+    let quiet = matches!(command, Command::Demo(_));
+    match globals.start_logging(if quiet { "error" } else { "info" }) {
         Ok(()) => command.run(&globals).await,
         Err(said) => fail(Exit::Misused, &said),
     }
@@ -136,9 +138,10 @@ impl Globals {
         config::locate(self.config.as_deref().map(Path::new), &environment().collect())
     }
 
-    fn start_logging(&self) -> Result<(), String> {
-        let wrong = |error: &dyn std::fmt::Display| format!("--log {:?} is not a filter: {error}", self.log);
-        let filter = EnvFilter::builder().parse(&self.log).map_err(|error| wrong(&error))?;
+    fn start_logging(&self, default: &str) -> Result<(), String> {
+        let log = self.log.as_deref().unwrap_or(default);
+        let wrong = |error: &dyn std::fmt::Display| format!("--log {log:?} is not a filter: {error}");
+        let filter = EnvFilter::builder().parse(log).map_err(|error| wrong(&error))?;
         let terminal = std::io::stderr().is_terminal();
         let format = self.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
         let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);

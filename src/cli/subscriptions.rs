@@ -181,11 +181,11 @@ impl Add {
     fn subscription(&self, config: &Config, now: Timestamp) -> Result<Subscription, String> {
         let workspace = workspace(config, &self.workspace)?.key();
         let to = Destination::from(self.to.clone());
-        if let Destination::Channel(name) = &to {
-            if !config.channels.contains_key(name) {
-                let known: Vec<&str> = config.channels.keys().map(String::as_str).collect();
-                return Err(format!("there is no channel {name:?}; configured: {}", known.join(", ")));
-            }
+        if let Destination::Channel(name) = &to
+            && !config.channels.contains_key(name)
+        {
+            let known: Vec<&str> = config.channels.keys().map(String::as_str).collect();
+            return Err(format!("there is no channel {name:?}; configured: {}", known.join(", ")));
         }
         let scope = match &self.run {
             Some(run) => Scope::Run { workspace, run: run.clone() },

@@ -27,7 +27,7 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
     for (index, workspace) in workspaces.iter().take(WORKSPACES).enumerate() {
         let key = workspace.key();
         text = if index == 0 { text } else { text.line() };
-        text = text.bold(workspace.name.clone()).plain(" ");
+        text = text.bold(workspace.name.clone()).plain(": ");
         text.0.extend(words::age(&context.tracker.freshness(&key, None), call.now()).0);
         let mut recent = context.tracker.recent(&key);
         recent.sort_by_key(|run| run.snapshot.status.is_terminal());

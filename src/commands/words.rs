@@ -65,11 +65,12 @@ pub fn standing(run: &RunState, now: Timestamp) -> String {
 
 /// `running for 48 s`, `waits for someone to start it`, `passed`
 pub fn stage_words(run: &RunState, stage: &Stage, now: Timestamp) -> String {
-    let is_gate = run.snapshot.gate().is_some_and(|gate| gate.code == stage.code);
+    // Only once it has stood still for the grace time: an automatic run goes on by itself.
+    let is_gate = run.gate.as_ref().is_some_and(|gate| gate.told && gate.stage == stage.code);
     let since = run.since.get(&stage.code).map(|since| duration(crate::diff::elapsed(*since, now)));
     match (&stage.status, since) {
         (Status::Init, _) if is_gate => "waits for someone to start it".to_owned(),
-        (Status::Init, _) => "not started".to_owned(),
+        (Status::Init, _) => "not started yet".to_owned(),
         (Status::Running, Some(since)) => format!("running for {since}"),
         (Status::Running, None) => "running".to_owned(),
         (Status::Success, _) => "passed".to_owned(),

@@ -9,7 +9,7 @@ use crate::settings::{Problem, quoted};
 /// Keys are full paths.
 pub(super) fn all(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
-    problems.extend(store(config));
+    problems.extend(config.store.check().into_iter().map(|problem| problem.under("store")));
     problems.extend(config.dataworks.check().into_iter().map(|problem| problem.under("dataworks")));
     problems.extend(config.discord.iter().flat_map(|discord| discord.check()).map(|problem| problem.under("discord")));
     workspaces(config, &mut problems);
@@ -20,19 +20,6 @@ pub(super) fn all(config: &Config) -> Vec<Problem> {
     }
     repeated_subscriptions(config, &mut problems);
     problems
-}
-
-fn store(config: &Config) -> Option<Problem> {
-    let url = &config.store.url;
-    let message = match url.strip_prefix("sqlite:") {
-        Some(path) if !path.trim().is_empty() => return None,
-        Some(_) => "the path of the file is missing; write \"sqlite:callboard.db\"",
-        None if url.starts_with("postgres:") || url.starts_with("postgresql:") => {
-            "postgres is not supported by this version yet; write \"sqlite:callboard.db\""
-        }
-        None => "is not a store; write \"sqlite:callboard.db\"",
-    };
-    Some(Problem::new("store.url", message))
 }
 
 fn workspaces(config: &Config, problems: &mut Vec<Problem>) {

@@ -39,7 +39,7 @@ impl Console {
     fn say(&self, text: &str) {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         // A terminal that is gone reads nothing; there is nobody to tell.
-        drop(writeln!(output, "{text}").and_then(|()| output.flush()));
+        drop(writeln!(output, "{text}\n").and_then(|()| output.flush()));
     }
 }
 
