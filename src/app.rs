@@ -16,8 +16,8 @@ use crate::diff::elapsed;
 use crate::dispatcher::{Dispatcher, Outlet, Outlets};
 use crate::http::{self, Pages};
 use crate::meter::Meter;
-use crate::metrics::Metrics;
-use crate::model::{Clock, Timestamp, Workspace};
+use crate::metrics::{AttemptLabels, Metrics};
+use crate::model::{Clock, Destination, Timestamp, Workspace};
 use crate::net::{Net, NetError};
 use crate::poller::Poller;
 use crate::render::{self, Renderer};
@@ -98,6 +98,7 @@ impl App {
             outlets.rooms.insert(surfaces::console::NAME.to_owned(), outlet);
             surfaces.push((surfaces::console::NAME, surface));
         }
+        count_recovered(store.overview().await?.recovered, &outlets, &metrics);
         let workspaces = config.workspaces();
         let link = Arc::clone(&source);
         let tracker = Tracker::start(
@@ -206,6 +207,15 @@ impl App {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Attempts that the last process left without an end.
+fn count_recovered(recovered: Vec<(Destination, u64)>, outlets: &Outlets, metrics: &Metrics) {
+    for (to, count) in recovered {
+        let labels = AttemptLabels { channel_kind: outlets.kind(&to), outcome: "unknown" };
+        metrics.attempts.get_or_create(&labels).inc_by(count);
+        tracing::warn!(%to, count, "the last process ended while sending; what may have arrived is sent again");
     }
 }
 

@@ -1,10 +1,12 @@
 //! tick(now): claims due deliveries, renders each, sends it through its channel, settles what happened.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +44,11 @@ impl Outlets {
             Destination::Channel(name) => Some((self.channels.get(name)?, "")),
             Destination::Room { surface, room } => Some((self.rooms.get(surface)?, room)),
         }
+    }
+
+    /// The metric label of a destination.
+    pub fn kind(&self, to: &Destination) -> &'static str {
+        self.find(to).map_or("none", |(outlet, _)| outlet.channel.dialect().kind)
     }
 }
 
@@ -160,19 +167,28 @@ impl Dispatcher {
 
     async fn deliver(&self, delivery: Delivery) {
         let started_at = (self.clock)();
-        let outcome = match self.outlets.find(&delivery.to) {
-            Some((outlet, address)) => {
-                let message = self.message(&delivery, outlet, started_at);
-                outlet.channel.send(address, &message, started_at).await
-            }
-            None => Outcome::Dead { reason: format!("{} is not in the configuration any more", delivery.to) },
-        };
+        // A fault of ours must not leave the destination busy for ever.
+        let attempt = AssertUnwindSafe(self.attempt(&delivery, started_at)).catch_unwind().await;
+        let outcome = attempt.unwrap_or_else(|_| Outcome::Unknown {
+            after: None,
+            reason: "a fault of callboard's own broke off the attempt; the log holds its message".to_owned(),
+        });
         let ended_at = (self.clock)();
         let verdict = delivery::follow_up(&outcome, delivery.attempt, ended_at, fastrand::f64());
         self.count(&delivery, &outcome, ended_at);
         log(&delivery, &outcome, &verdict);
         self.settle(&settlement(&delivery, &outcome, &verdict, started_at, ended_at)).await;
         self.free(&delivery.to, &outcome, &verdict, ended_at);
+    }
+
+    async fn attempt(&self, delivery: &Delivery, now: Timestamp) -> Outcome {
+        match self.outlets.find(&delivery.to) {
+            Some((outlet, address)) => {
+                let message = self.message(delivery, outlet, now);
+                outlet.channel.send(address, &message, now).await
+            }
+            None => Outcome::Dead { reason: format!("{} is not in the configuration any more", delivery.to) },
+        }
     }
 
     /// What happened must not be forgotten: while the store fails, the destination waits.

@@ -1,8 +1,10 @@
 //! tick(now): takes the workspaces that are due, lists their runs, lets the tracker record what changed.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +37,8 @@ enum PollError {
     Call(#[from] CallError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("a fault of callboard's own broke off the poll; the log holds its message")]
+    Broke,
 }
 
 impl Poller {
@@ -90,7 +94,9 @@ impl Poller {
     async fn poll(&self, key: &WorkspaceKey, now: Timestamp) {
         let Some(workspace) = self.workspaces.get(key) else { return };
         let failing = self.tracker.freshness(key, None).failure;
-        match self.look(workspace, now).await {
+        // A fault of ours must not leave the workspace unpolled for ever.
+        let look = AssertUnwindSafe(self.look(workspace, now)).catch_unwind().await;
+        match look.unwrap_or(Err(PollError::Broke)) {
             Ok(activity) => {
                 if let Some(failure) = failing {
                     tracing::info!(workspace = workspace.name, failing_since = %failure.since, "polling works again");

@@ -17,7 +17,7 @@ use super::http::{self, Answer, Platform, Verdict};
 use super::sign::Signer;
 use super::text::{clean, clean_line, cut, escape_with, json_bytes, length, link_target};
 use super::{Channel, check_url, read_secret, read_url};
-use crate::model::{Dialect, Message, Outcome, Timestamp};
+use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 
@@ -242,10 +242,18 @@ impl Robot {
     }
 }
 
+/// A tenth under the limit of 20 a minute, behind which the robot is blocked for ten minutes:
+/// <https://open.dingtalk.com/document/orgapp/custom-robots-send-group-messages>.
+const PACE: Pace = Pace { count: 18, window: Duration::from_secs(60) };
+
 #[async_trait]
 impl Channel for Robot {
     fn dialect(&self) -> Dialect {
         ROBOT
+    }
+
+    fn pace(&self) -> Option<Pace> {
+        Some(PACE)
     }
 
     async fn send(&self, _address: &str, message: &Message, now: Timestamp) -> Outcome {

@@ -4,6 +4,8 @@
 //! everything is cut here. The link stands in the text, not on a button: a click on a button would be sent to the
 //! app, and an app that is only a webhook has nowhere to take it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,7 +15,7 @@ use url::Url;
 use super::http::{self, Answer, Platform, Verdict};
 use super::text::{clean, clean_line, cut, escape_with, link_target, utf16};
 use super::{Channel, check_url, read_url};
-use crate::model::{Dialect, Message, Outcome, Timestamp};
+use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 
@@ -167,10 +169,17 @@ impl Webhook {
     }
 }
 
+/// One message a second: <https://docs.slack.dev/apis/web-api/rate-limits>.
+const PACE: Pace = Pace { count: 1, window: Duration::from_secs(1) };
+
 #[async_trait]
 impl Channel for Webhook {
     fn dialect(&self) -> Dialect {
         WEBHOOK
+    }
+
+    fn pace(&self) -> Option<Pace> {
+        Some(PACE)
     }
 
     async fn send(&self, _address: &str, message: &Message, now: Timestamp) -> Outcome {

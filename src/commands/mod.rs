@@ -11,8 +11,10 @@ mod watch;
 mod watches;
 mod words;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -153,7 +155,10 @@ pub async fn answer(context: &Context, request: &Request) -> Reply {
     let args: Vec<&str> = typed.collect();
     let result = match misuse(&command.info, &args) {
         Some(text) => Err(CommandError::User(text)),
-        None => (command.run)(context, Call { request, args }).await,
+        None => {
+            let run = AssertUnwindSafe((command.run)(context, Call { request, args })).catch_unwind().await;
+            run.unwrap_or_else(|_| Err(CommandError::Internal("it panicked".to_owned())))
+        }
     };
     let (outcome, reply) = match result {
         Ok(reply) => ("ok", reply),
