@@ -311,12 +311,15 @@ async fn keep_house(
     stop: CancellationToken,
 ) {
     let mut pruned_at = Timestamp::MIN;
+    let mut changed = false;
     while tokio::time::timeout(HOUSEKEEPING, stop.cancelled()).await.is_err() {
         let now = clock();
         let kept = async {
-            if store.changed_elsewhere().await? {
+            changed |= store.changed_elsewhere().await?;
+            if changed {
                 tracker.reload().await?;
                 dispatcher.revive();
+                changed = false;
             }
             if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
                 pruned_at = now;

@@ -6,7 +6,7 @@
 //! not know the subscription yet can't record a change without it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -37,8 +37,8 @@ pub struct Tracker {
     workspaces: DashMap<WorkspaceKey, View>,
     subscriptions: DashMap<String, Arc<Subscription>>,
     by_scope: DashMap<Scope, Vec<Arc<Subscription>>>,
-    /// Counts what was applied to memory, so that a reload does not undo what came in beside it.
-    applied: Mutex<u64>,
+    /// Counts what came and went in `subscriptions`, so that a reload does not undo what happened beside it.
+    subscribed: Mutex<u64>,
     owed: Notify,
 }
 
@@ -115,7 +115,7 @@ impl Tracker {
             workspaces: DashMap::new(),
             subscriptions: DashMap::new(),
             by_scope: DashMap::new(),
-            applied: Mutex::new(0),
+            subscribed: Mutex::new(0),
             owed: Notify::new(),
         };
         tracker.reload().await?;
@@ -130,13 +130,13 @@ impl Tracker {
     /// Takes over what another process wrote to the store.
     pub async fn reload(&self) -> Result<(), StoreError> {
         for _ in 0..TRIES {
-            let before = self.applied_so_far();
+            let before = *self.subscribing();
             let loaded = self.store.load().await?;
-            let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-            if *applied != before {
+            let mut count = self.subscribing();
+            if *count != before {
                 continue;
             }
-            *applied += 1;
+            *count += 1;
             for state in loaded.workspaces {
                 let mut view = self.workspaces.entry(state.key.clone()).or_default();
                 view.state = Some(state);
@@ -144,18 +144,23 @@ impl Tracker {
             for (workspace, state) in loaded.runs {
                 self.remember(&workspace, state);
             }
-            self.subscriptions.clear();
-            self.by_scope.clear();
             let stored = loaded.subscriptions.into_iter().map(Arc::new);
-            stored.chain(self.standing.iter().cloned()).for_each(|subscription| self.add(subscription));
+            let all: Vec<_> = stored.chain(self.standing.iter().cloned()).collect();
+            let ids: HashSet<&str> = all.iter().map(|subscription| subscription.id.as_str()).collect();
+            // A poll may look at any moment: what stays must not be gone in between.
+            let gone =
+                self.subscriptions.iter().map(|entry| entry.key().clone()).filter(|id| !ids.contains(id.as_str()));
+            gone.collect::<Vec<_>>().iter().for_each(|id| self.remove(id));
+            all.into_iter().for_each(|subscription| self.add(subscription));
+            drop(count);
             self.owed.notify_one();
             return Ok(());
         }
-        Ok(())
+        Err(StoreError::Failed("subscriptions change faster than they can be read".to_owned()))
     }
 
-    fn applied_so_far(&self) -> u64 {
-        *self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    fn subscribing(&self) -> MutexGuard<'_, u64> {
+        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Compares what a poll saw with what was remembered and records the difference, if there is one, together with
@@ -273,8 +278,6 @@ impl Tracker {
         at: Timestamp,
     ) -> Vec<Change> {
         let key = workspace.key();
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        *applied += 1;
         soft.into_iter().for_each(|state| self.remember(&key, state));
         let mut view = self.workspaces.entry(key.clone()).or_default();
         let on_page: Option<HashSet<&RunId>> = sight.page.as_ref().map(|page| page.ids.iter().collect());
@@ -297,7 +300,11 @@ impl Tracker {
         }
         drop(view);
         poll.runs.into_iter().for_each(|state| self.remember(&key, state));
-        poll.ended.iter().for_each(|id| self.remove(id));
+        if !poll.ended.is_empty() {
+            let mut count = self.subscribing();
+            *count += 1;
+            poll.ended.iter().for_each(|id| self.remove(id));
+        }
         for change in &poll.changes {
             self.metrics.changes.get_or_create(&OfKind { kind: change.kind.name() }).inc();
         }
@@ -329,8 +336,8 @@ impl Tracker {
         }
         let was_known = self.state(&workspace, &run).is_some();
         {
-            let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-            *applied += 1;
+            let mut count = self.subscribing();
+            *count += 1;
             self.add(Arc::new(subscription));
             if was_known {
                 self.bump(&workspace, &run);
@@ -348,8 +355,8 @@ impl Tracker {
 
     pub async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError> {
         let existed = self.store.unsubscribe(id).await?;
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        *applied += 1;
+        let mut count = self.subscribing();
+        *count += 1;
         self.remove(id);
         Ok(existed)
     }
@@ -458,7 +465,9 @@ impl Tracker {
     }
 
     fn add(&self, subscription: Arc<Subscription>) {
-        self.remove(&subscription.id);
+        if self.subscriptions.contains_key(&subscription.id) {
+            return;
+        }
         self.by_scope.entry(subscription.scope.clone()).or_default().push(subscription.clone());
         self.subscriptions.insert(subscription.id.clone(), subscription);
     }
