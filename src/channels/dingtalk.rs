@@ -58,14 +58,14 @@ fn looks_right(url: &Url) -> bool {
 
 pub const ROBOT: Dialect = Dialect { kind: "dingtalk", escape, escape_title, bold, link };
 
-/// Backslashes before Markdown's own, entities for HTML, which DingTalk's Markdown also reads. The zero-width space
-/// ends bare links such as `dingtalk://`.
+/// Backslashes before Markdown's own where it stands as such, entities for HTML, which DingTalk's Markdown also reads.
+/// The zero-width space ends bare links such as `dingtalk://`.
 fn escape(data: &str) -> String {
-    escape_with(&clean(data), |c| match c {
+    escape_with(&clean(data), |c, place| match c {
         '\\' => Some("\\\\"),
         '`' => Some("\\`"),
         '*' => Some("\\*"),
-        '_' => Some("\\_"),
+        '_' if !place.inside_word() => Some("\\_"),
         '{' => Some("\\{"),
         '}' => Some("\\}"),
         '[' => Some("\\["),
@@ -73,16 +73,16 @@ fn escape(data: &str) -> String {
         '(' => Some("\\("),
         ')' => Some("\\)"),
         '#' => Some("\\#"),
-        '+' => Some("\\+"),
-        '-' => Some("\\-"),
-        '.' => Some("\\."),
+        '+' if place.begins_line => Some("\\+"),
+        '-' if place.begins_line => Some("\\-"),
+        '.' if place.begins_line => Some("\\."),
         '!' => Some("\\!"),
         '>' => Some("\\>"),
         '~' => Some("\\~"),
         '|' => Some("\\|"),
         '&' => Some("&amp;"),
         '<' => Some("&lt;"),
-        ':' => Some(":\u{200b}"),
+        ':' if place.before_slash() => Some(":\u{200b}"),
         _ => None,
     })
 }
@@ -271,6 +271,7 @@ impl Channel for Robot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channels::text::again::bare;
     use proptest::prelude::*;
 
     #[test]
@@ -293,13 +294,14 @@ mod tests {
     proptest! {
         #[test]
         fn data_is_inert(data in prop_oneof![any::<String>(), "[-\\\\*_~`|>#!+.\\[\\](){}<&:@a1\n]{0,40}"]) {
-            let mut characters = escape(&data).chars().collect::<Vec<_>>().into_iter();
-            while let Some(c) = characters.next() {
-                match c {
-                    '\\' => prop_assert!(characters.next().is_some_and(|next| next.is_ascii_punctuation())),
-                    ':' => prop_assert_eq!(characters.next(), Some('\u{200b}')),
-                    c => prop_assert!(!"`*_{}[]()#+-.!><~|".contains(c), "{c} is live"),
-                }
+            for bare in bare(&escape(&data)) {
+                let is_live = match bare.c {
+                    '_' => !bare.between(|c| c.is_ascii_alphanumeric()),
+                    ':' => bare.after == Some('/'),
+                    '+' | '-' | '.' => bare.line.chars().all(|c| c.is_ascii_digit() || c == ' '),
+                    c => "`*{}[]()#!><~|".contains(c),
+                };
+                prop_assert!(!is_live, "{bare:?} is live");
             }
         }
     }

@@ -50,33 +50,28 @@ fn looks_right(url: &Url) -> bool {
 pub const WEBHOOK: Dialect = Dialect { kind: "discord-webhook", escape, escape_title, bold, link };
 pub const BOT: Dialect = Dialect { kind: "discord", ..WEBHOOK };
 
-/// Backslashes before everything that <https://docs.discord.com/developers/reference#message-formatting> and
-/// Discord's markdown read as markup. The colon is among them: it ends bare links, emoji and timestamps.
+/// Backslashes before what <https://docs.discord.com/developers/reference#message-formatting> and Discord's markdown
+/// read as markup, where it stands as such.
 fn escape(data: &str) -> String {
-    // `1.` begins a list, at the beginning of a line only.
-    let mut only_digits = true;
-    escape_with(&clean(data), |c| {
-        let numbers_a_line = only_digits && c == '.';
-        only_digits = c == '\n' || only_digits && (c.is_ascii_digit() || c == ' ');
-        match c {
-            '\\' => Some("\\\\"),
-            '*' => Some("\\*"),
-            '_' => Some("\\_"),
-            '~' => Some("\\~"),
-            '`' => Some("\\`"),
-            '|' => Some("\\|"),
-            '>' => Some("\\>"),
-            '#' => Some("\\#"),
-            '-' => Some("\\-"),
-            '[' => Some("\\["),
-            ']' => Some("\\]"),
-            '(' => Some("\\("),
-            ')' => Some("\\)"),
-            '<' => Some("\\<"),
-            ':' => Some("\\:"),
-            '.' if numbers_a_line => Some("\\."),
-            _ => None,
-        }
+    escape_with(&clean(data), |c, place| match c {
+        '\\' => Some("\\\\"),
+        '*' => Some("\\*"),
+        '_' if !place.inside_word() => Some("\\_"),
+        '~' => Some("\\~"),
+        '`' => Some("\\`"),
+        '|' => Some("\\|"),
+        '>' => Some("\\>"),
+        '#' => Some("\\#"),
+        '[' => Some("\\["),
+        ']' => Some("\\]"),
+        '(' => Some("\\("),
+        ')' => Some("\\)"),
+        // Mentions, custom emoji, timestamps and commands all begin with it.
+        '<' => Some("\\<"),
+        ':' if place.before_slash() => Some("\\:"),
+        '-' if place.begins_line => Some("\\-"),
+        '.' if place.begins_line => Some("\\."),
+        _ => None,
     })
 }
 
@@ -277,6 +272,7 @@ fn nonce(id: uuid::Uuid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channels::text::again::bare;
     use proptest::prelude::*;
 
     #[test]
@@ -300,16 +296,17 @@ mod tests {
     }
 
     proptest! {
-        /// Every character that could begin markup stands behind a backslash of ours.
+        /// Every character that could begin markup where it stands is behind a backslash of ours.
         #[test]
         fn data_is_inert(data in prop_oneof![any::<String>(), "[-\\\\*_~`|>#\\[\\]()<:@a1.\n]{0,40}"]) {
-            let mut characters = escape(&data).chars().collect::<Vec<_>>().into_iter();
-            while let Some(c) = characters.next() {
-                if c == '\\' {
-                    prop_assert!(characters.next().is_some_and(|next| next.is_ascii_punctuation()));
-                } else {
-                    prop_assert!(!"*_~`|>#-[]()<:".contains(c), "{c} is live");
-                }
+            for bare in bare(&escape(&data)) {
+                let is_live = match bare.c {
+                    '_' => !bare.between(|c| c.is_ascii_alphanumeric()),
+                    ':' => bare.after == Some('/'),
+                    '-' | '.' => bare.line.chars().all(|c| c.is_ascii_digit() || c == ' '),
+                    c => "*~`|>#[]()<".contains(c),
+                };
+                prop_assert!(!is_live, "{bare:?} is live");
             }
             prop_assert!(!escape_title(&data).contains('\n'));
         }

@@ -46,15 +46,15 @@ fn looks_right(url: &Url) -> bool {
 pub const WEBHOOK: Dialect = Dialect { kind: "slack-webhook", escape, escape_title, bold, link };
 
 /// Three characters have entities (<https://docs.slack.dev/messaging/formatting-message-text#escaping>), which also
-/// kills every mention: those live in `<…>` only. The others have no escape; a zero-width space after them keeps
-/// them from pairing, and one before `>` keeps it from the beginning of its line, where it would quote.
+/// kills every mention: those live in `<…>` only. The others have no escape; where they could pair, a zero-width space
+/// after them keeps them from it, and one before `>` keeps it from the beginning of its line, where it would quote.
 fn escape(data: &str) -> String {
-    escape_with(&clean(data), |c| match c {
+    escape_with(&clean(data), |c, place| match c {
         '&' => Some("&amp;"),
         '<' => Some("&lt;"),
         '>' => Some("\u{200b}&gt;"),
         '*' => Some("*\u{200b}"),
-        '_' => Some("_\u{200b}"),
+        '_' if !place.inside_word() => Some("_\u{200b}"),
         '~' => Some("~\u{200b}"),
         '`' => Some("`\u{200b}"),
         _ => None,
@@ -67,7 +67,7 @@ fn escape_title(data: &str) -> String {
 }
 
 fn escape_entities(data: &str) -> String {
-    escape_with(data, |c| match c {
+    escape_with(data, |c, _| match c {
         '&' => Some("&amp;"),
         '<' => Some("&lt;"),
         '>' => Some("&gt;"),
@@ -196,6 +196,7 @@ impl Channel for Webhook {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channels::text::again::bare;
     use proptest::prelude::*;
 
     #[test]
@@ -210,9 +211,9 @@ mod tests {
         fn data_is_inert(data in prop_oneof![any::<String>(), "[-\\\\*_~`|>#!<&;:@a1.\n]{0,40}"]) {
             let escaped = escape(&data);
             prop_assert!(!escaped.contains(['<', '>']));
-            let characters: Vec<char> = escaped.chars().collect();
-            for (at, c) in characters.iter().enumerate().filter(|(_, c)| "*_~`".contains(**c)) {
-                prop_assert_eq!(characters.get(at + 1), Some(&'\u{200b}'), "{} is live", c);
+            for bare in bare(&escaped).into_iter().filter(|bare| "*_~`".contains(bare.c)) {
+                let in_word = bare.c == '_' && bare.between(|c| c.is_ascii_alphanumeric());
+                prop_assert!(in_word || bare.after == Some('\u{200b}'), "{bare:?} is live");
             }
             prop_assert!(!escaped.lines().any(|line| line.starts_with("&gt;")));
         }
