@@ -68,7 +68,7 @@ fn escape(data: &str) -> String {
         ')' => Some("\\)"),
         // Mentions, custom emoji, timestamps and commands all begin with it.
         '<' => Some("\\<"),
-        ':' if place.before_slash() => Some("\\:"),
+        ':' if place.before_slash() || place.before_name() => Some("\\:"),
         '-' if place.begins_line => Some("\\-"),
         '.' if place.begins_line => Some("\\."),
         _ => None,
@@ -302,7 +302,7 @@ mod tests {
             for bare in bare(&escape(&data)) {
                 let is_live = match bare.c {
                     '_' => !bare.between(|c| c.is_ascii_alphanumeric()),
-                    ':' => bare.after == Some('/'),
+                    ':' => bare.after.is_some_and(|c| c.is_ascii_alphabetic() || "/+-".contains(c)),
                     '-' | '.' => bare.line.chars().all(|c| c.is_ascii_digit() || c == ' '),
                     c => "*~`|>#[]()<".contains(c),
                 };

@@ -42,6 +42,11 @@ impl Place {
     pub fn before_slash(self) -> bool {
         self.after == Some('/')
     }
+
+    /// Before a letter or a sign, as the first colon of `:emoji:`.
+    pub fn before_name(self) -> bool {
+        self.after.is_some_and(|c| c.is_ascii_alphabetic() || "+-".contains(c))
+    }
 }
 
 /// Escapes of a dialect: what stands for one character of data. `None`: the character itself.
