@@ -3,23 +3,27 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use crate::diff::elapsed;
 use crate::meter::{CallError, Meter};
 use crate::metrics::{Metrics, OfWorkspace};
 use crate::model::{RunId, RunState, Timestamp, Workspace, WorkspaceKey};
 use crate::schedule::{Activity, Intervals, Purpose, Schedule};
 use crate::sources::{PAGE_SIZE, SourceErrorKind};
 use crate::store::StoreError;
-use crate::tracker::{Page, Sight, Tracker};
+use crate::tracker::{Sight, Tracker};
 
 /// Pages listed in one poll at most: behind them, runs are asked for one by one.
 const PAGES: u32 = 5;
 /// Runs asked for one by one in one poll at most; the others wait for the next.
 const GETS: usize = 10;
+/// Waiting longer than this for the budget is worth telling whoever asks.
+const LONG: Duration = Duration::from_secs(60);
 
 pub struct Poller {
     tracker: Arc<Tracker>,
@@ -103,7 +107,10 @@ impl Poller {
                 }
                 self.with_schedule(|schedule| schedule.went(key, activity, now));
             }
-            Err(PollError::Call(CallError::Budget { until, .. })) => {
+            Err(PollError::Call(error @ CallError::Budget { until, .. })) => {
+                if elapsed(now, until) >= LONG {
+                    self.tracker.poll_failed(key, error.to_string(), now);
+                }
                 self.with_schedule(|schedule| schedule.postponed(key, until));
             }
             Err(error) => {
@@ -122,11 +129,10 @@ impl Poller {
     /// One look at a workspace: the newest page, then what is followed beyond it by the cheapest way.
     async fn look(&self, workspace: &Workspace, now: Timestamp) -> Result<Activity, PollError> {
         let key = workspace.key();
-        let mut runs = self.meter.list(workspace, 1, Purpose::Poll, now).await?;
-        let page = Page { ids: runs.iter().map(|run| run.id.clone()).collect(), full: runs.len() >= PAGE_SIZE };
-        let mut missing = Vec::new();
-        let mut wanted = self.tracker.off_page(&key, &page.ids);
-        let mut more = page.full;
+        let mut sight = Sight::of_page(self.meter.list(workspace, 1, Purpose::Poll, now).await?);
+        let page = sight.page.as_ref();
+        let mut wanted = page.map(|page| self.tracker.off_page(&key, &page.ids)).unwrap_or_default();
+        let mut more = page.is_some_and(|page| page.full);
         let mut number = 1;
         // A further page is worth its call while it may hold more than one run that is followed.
         while more && wanted.len() > 1 && number < PAGES {
@@ -136,16 +142,16 @@ impl Poller {
             let found = listed.into_iter().filter(|run| wanted.contains(&run.id)).collect::<Vec<_>>();
             more &= found.len() > 1;
             wanted.retain(|id| found.iter().all(|run| run.id != *id));
-            runs.extend(found);
+            sight.runs.extend(found);
         }
         for id in self.longest_unseen(&key, wanted) {
             match self.meter.get(workspace, &id, Purpose::FollowUp, now).await {
-                Ok(run) => runs.push(run),
-                Err(CallError::Source(error)) if error.kind == SourceErrorKind::NoSuchRun => missing.push(id),
+                Ok(run) => sight.runs.push(run),
+                Err(CallError::Source(error)) if error.kind == SourceErrorKind::NoSuchRun => sight.missing.push(id),
                 Err(_) => break,
             }
         }
-        let changes = self.tracker.observe(workspace, Sight { page: Some(page), runs, missing }, now).await?;
+        let changes = self.tracker.observe(workspace, sight, now).await?;
         Ok(self.activity(&key, !changes.is_empty()))
     }
 

@@ -18,6 +18,7 @@ use crate::metrics::{Metrics, OfKind};
 use crate::model::{
     Change, Destination, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey,
 };
+use crate::sources::PAGE_SIZE;
 use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, Subscribed, WorkspaceState};
 
 /// The console's link to a run.
@@ -71,7 +72,7 @@ pub struct Freshness {
 }
 
 /// What one look at a workspace showed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Sight {
     /// The first page of the list; `None` when single runs were asked for.
     pub page: Option<Page>,
@@ -85,6 +86,19 @@ pub struct Page {
     pub ids: Vec<RunId>,
     /// Older runs may exist.
     pub full: bool,
+}
+
+impl Sight {
+    /// The first page of a list, as the source gave it.
+    pub fn of_page(runs: Vec<Snapshot>) -> Sight {
+        let page = Page { ids: runs.iter().map(|run| run.id.clone()).collect(), full: runs.len() >= PAGE_SIZE };
+        Sight { page: Some(page), runs, missing: Vec::new() }
+    }
+
+    /// One run that was asked for.
+    pub fn of_run(run: Snapshot) -> Sight {
+        Sight { page: None, runs: vec![run], missing: Vec::new() }
+    }
 }
 
 /// How a subscription to a run went.

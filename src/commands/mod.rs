@@ -219,6 +219,10 @@ fn suggest(context: &Context, request: &Request) -> Vec<Suggestion> {
     let typed = request.text.split_whitespace().nth(1).unwrap_or_default().to_lowercase();
     let mut found = Vec::new();
     for workspace in &context.workspaces {
+        if !context.tracker.is_watched(&workspace.key()) {
+            // Nobody watches here yet, so what is known may be old; the next suggestion is better.
+            (context.hurry)(&workspace.key(), request.at);
+        }
         for run in context.tracker.recent(&workspace.key()) {
             let label = words::label(workspace, &run.snapshot);
             if label.to_lowercase().contains(&typed) || run.snapshot.id.as_str().starts_with(&typed) {

@@ -1,21 +1,27 @@
 //! `/runs [workspace]`: recent runs, those still active first.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 
 use super::{Call, Command, CommandError, Context, find, words};
-use crate::model::{CommandInfo, Reply, Text, Tone};
+use crate::diff::elapsed;
+use crate::model::{CommandInfo, Reply, Text, Timestamp, Tone, Workspace};
+use crate::schedule::Purpose;
+use crate::tracker::Sight;
 
 /// Lines for one workspace at most.
 const SHOWN: usize = 8;
 /// Workspaces shown when none is named.
 const WORKSPACES: usize = 4;
+/// What was seen this recently is not asked for again.
+const FRESH: Duration = Duration::from_secs(30);
 
 pub const COMMAND: Command = Command {
     info: CommandInfo { name: "runs", about: "List recent runs", args: &[super::WORKSPACE] },
     run: |context, call| runs(context, call).boxed(),
 };
 
-#[expect(clippy::unused_async, reason = "the table's signature")]
 async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
     let name = call.arg(0);
     let named = context.workspaces.iter().filter(|w| name.is_empty() || w.name.eq_ignore_ascii_case(name));
@@ -26,6 +32,7 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
     let mut text = Text::default();
     for (index, workspace) in workspaces.iter().take(WORKSPACES).enumerate() {
         let key = workspace.key();
+        refresh(context, workspace, call.now()).await?;
         text = if index == 0 { text } else { text.line() };
         text = text.bold(workspace.name.clone()).plain(": ");
         text.0.extend(words::age(&context.tracker.freshness(&key, None), call.now()).0);
@@ -50,4 +57,17 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
         text = text.line().plain(format!("Also: {others}. Name one: ")).code("/runs <workspace>");
     }
     Ok(super::private(text))
+}
+
+/// Workspaces that nobody watches are polled seldom; whoever asks for the list wants it as it is.
+async fn refresh(context: &Context, workspace: &Workspace, now: Timestamp) -> Result<(), CommandError> {
+    let seen_at = context.tracker.freshness(&workspace.key(), None).seen_at;
+    if seen_at.is_some_and(|seen| elapsed(seen, now) < FRESH) {
+        return Ok(());
+    }
+    // When it can't be had, the answer says how old what is known is.
+    if let Ok(listed) = context.meter.list(workspace, 1, Purpose::Command, now).await {
+        context.tracker.observe(workspace, Sight::of_page(listed), now).await?;
+    }
+    Ok(())
 }

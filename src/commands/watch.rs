@@ -48,8 +48,7 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
         (Err(error), None) => return Err(CommandError::user(format!("I can't ask for {}: {error}", id.short()))),
     };
     if is_fresh {
-        let sight = Sight { runs: vec![snapshot.clone()], ..Sight::default() };
-        context.tracker.observe(&workspace, sight, now).await?;
+        context.tracker.observe(&workspace, Sight::of_run(snapshot.clone()), now).await?;
     }
     let subscription = Subscription {
         id: uuid::Uuid::now_v7().to_string(),
