@@ -45,7 +45,8 @@ pub async fn page(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
             let counts = overview.deliveries.iter().map(|(state, count)| format!("{count} {}", state.as_str()));
             let counts = counts.collect::<Vec<_>>().join(", ");
             let counts = if counts.is_empty() { "none yet".to_owned() } else { counts.replace('_', " ") };
-            format!("{} subscriptions. Deliveries: {counts}.", overview.subscriptions)
+            let plural = if overview.subscriptions == 1 { "" } else { "s" };
+            format!("{} subscription{plural}. Deliveries: {counts}.", overview.subscriptions)
         }
         Err(error) => format!("The store does not answer: {error}"),
     };
@@ -88,7 +89,7 @@ fn row(html: &mut String, pages: &Pages, workspace: &Workspace, run: &RunState) 
             escape(snapshot.status.as_str()),
         ),
     );
-    let gate = snapshot.gate().map(|stage| stage.code.as_str());
+    let gate = run.gate.as_ref().filter(|gate| gate.told).map(|gate| gate.stage.as_str());
     for stage in &snapshot.stages {
         let (tone, word) = match (&stage.status, gate == Some(stage.code.as_str())) {
             (Status::Init, true) => ("waiting", "waits for someone"),
