@@ -66,7 +66,7 @@ pub struct Terminal {
     pub channel: Arc<dyn Channel>,
 }
 
-type NamedSurface = (&'static str, Arc<dyn Surface>);
+pub type NamedSurface = (&'static str, Arc<dyn Surface>);
 
 /// Everything, built and not yet running. Tests step its parts by hand.
 pub struct App {
@@ -79,8 +79,8 @@ pub struct App {
     pub pages: Arc<Pages>,
     pub metrics: Arc<Metrics>,
     pub inbox: Inbox,
-    asked: mpsc::Receiver<Ask>,
-    surfaces: Vec<NamedSurface>,
+    pub asked: mpsc::Receiver<Ask>,
+    pub surfaces: Vec<NamedSurface>,
     clock: Clock,
 }
 
@@ -92,7 +92,7 @@ impl App {
         let source: Arc<dyn Source> = Arc::new(dataworks(config, &net)?);
         let store = store::open(&config.store, Role::Owner).await?;
         let renderer = Arc::new(renderer(&config.templates));
-        let (mut outlets, mut surfaces) = ways(config, &net, &metrics)?;
+        let (mut outlets, mut surfaces) = ways(config, &net, &metrics, &clock)?;
         if let Some(Terminal { surface, channel }) = terminal {
             let outlet = Outlet { channel, locale: "en".to_owned(), timezone: "UTC".to_owned() };
             outlets.rooms.insert(surfaces::console::NAME.to_owned(), outlet);
@@ -242,7 +242,12 @@ pub fn dataworks(config: &Config, net: &Net) -> Result<DataWorks, AppError> {
 }
 
 /// Every configured way out and in.
-fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>) -> Result<(Outlets, Vec<NamedSurface>), AppError> {
+fn ways(
+    config: &Config,
+    net: &Net,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Result<(Outlets, Vec<NamedSurface>), AppError> {
     let mut channels = HashMap::new();
     for (name, settings) in &config.channels {
         channels.insert(name.clone(), outlet(name, settings, net)?);
@@ -258,6 +263,7 @@ fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>) -> Result<(Outlets, 
         let outlet = Outlet { channel, locale: settings.locale.clone(), timezone: settings.timezone.clone() };
         outlets.rooms.insert(surfaces::discord::NAME.to_owned(), outlet);
         let surface = surfaces::discord::Discord::new(settings, token, client, Arc::clone(metrics));
+        let surface = surface.with_clock(Arc::clone(clock));
         surfaces.push((surfaces::discord::NAME, Arc::new(surface)));
     }
     Ok((outlets, surfaces))
@@ -304,10 +310,7 @@ async fn keep_house(
     while tokio::time::timeout(HOUSEKEEPING, stop.cancelled()).await.is_err() {
         let now = clock();
         let kept = async {
-            if store.changed_elsewhere().await? {
-                tracker.reload().await?;
-                dispatcher.revive();
-            }
+            take_over(store.as_ref(), &tracker, &dispatcher).await?;
             if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
                 pruned_at = now;
                 store.prune(now.checked_sub(KEPT).unwrap_or(Timestamp::MIN)).await?;
@@ -318,6 +321,15 @@ async fn keep_house(
             tracing::debug!(%error, "housekeeping is put off");
         }
     }
+}
+
+/// Takes over what another process wrote to the store since the last look.
+pub async fn take_over(store: &dyn Store, tracker: &Tracker, dispatcher: &Dispatcher) -> Result<(), StoreError> {
+    if store.changed_elsewhere().await? {
+        tracker.reload().await?;
+        dispatcher.revive();
+    }
+    Ok(())
 }
 
 async fn sleep_until(next: Option<Timestamp>, clock: &Clock) {
