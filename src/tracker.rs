@@ -324,21 +324,18 @@ impl Tracker {
             return Ok(Watched::Ended);
         }
         let id = subscription.id.clone();
-        if let Subscribed::Already { .. } = self.store.subscribe(&subscription, Some(&state)).await? {
+        let Subscribed::New { run: stored } = self.store.subscribe(&subscription, Some(&state)).await? else {
             return Ok(Watched::Already);
-        }
-        let was_known = self.state(&workspace, &run).is_some();
+        };
         {
             let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
             *applied += 1;
             self.add(Arc::new(subscription));
-            if was_known {
-                self.bump(&workspace, &run);
-            } else {
-                self.remember(&workspace, state);
+            if let Some(stored) = stored {
+                self.catch_up(&workspace, *stored);
             }
         }
-        // A poll may have recorded the end while the subscription was on its way.
+        // A poll may have recorded the end before the subscription was there.
         if self.state(&workspace, &run).is_some_and(|state| state.snapshot.status.is_terminal()) {
             self.unsubscribe(&id).await?;
             return Ok(Watched::Ended);
@@ -450,10 +447,13 @@ impl Tracker {
         }
     }
 
-    fn bump(&self, workspace: &WorkspaceKey, run: &RunId) {
-        if let Some(mut entry) = self.runs.get_mut(&(workspace.clone(), run.clone())) {
-            let version = entry.version + 1;
-            *entry = Arc::new(RunState { version, ..(**entry).clone() });
+    /// Takes over a run as a subscription found it in the store. A poll may stand between its record and its memory
+    /// then, or have passed both already; where none came in between, what only memory knows of the run stays.
+    fn catch_up(&self, workspace: &WorkspaceKey, stored: RunState) {
+        let known = self.state(workspace, &stored.snapshot.id);
+        match known.filter(|known| known.version + 1 == stored.version) {
+            Some(known) => self.remember(workspace, RunState { version: stored.version, ..(*known).clone() }),
+            None => self.remember(workspace, stored),
         }
     }
 

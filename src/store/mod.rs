@@ -75,9 +75,8 @@ pub trait Store: Send + Sync {
     /// else its version is bumped, so that a poll computed before this subscription is refused and computed again.
     /// The same scope, destination and template once more is [`Subscribed::Already`] and changes nothing.
     ///
-    /// After [`Subscribed::New`] the caller counts up the version of the state it keeps too, if it kept one; if it
-    /// kept none, it keeps `state` as given. Where that guess is wrong, [`Store::record`] says `Stale` and a
-    /// [`Store::load`] puts it right.
+    /// After [`Subscribed::New`] the caller keeps the run as it says, unless it knows a newer version by now. A run that
+    /// has ended meanwhile shows there, and the subscription is the caller's to take back.
     async fn subscribe(&self, subscription: &Subscription, state: Option<&RunState>) -> Result<Subscribed, StoreError>;
 
     /// False when there was none.
@@ -143,8 +142,13 @@ pub struct WorkspaceState {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subscribed {
-    New,
-    Already { id: String },
+    /// With the run as the store has it now; `None` where no `state` was given.
+    New {
+        run: Option<Box<RunState>>,
+    },
+    Already {
+        id: String,
+    },
 }
 
 /// What one poll changed.

@@ -40,7 +40,9 @@ pub const UPSERT_RUN: &str = "
 
 pub const DELETE_RUN: &str = "DELETE FROM runs WHERE workspace = ?1 AND run = ?2";
 
-pub const ALL_RUNS: &str = "SELECT workspace, version, state FROM runs ORDER BY workspace, run";
+pub const RUN: &str = "SELECT version, state FROM runs WHERE workspace = ?1 AND run = ?2";
+
+pub const ALL_RUNS: &str = "SELECT version, state, workspace FROM runs ORDER BY workspace, run";
 
 pub const UPSERT_WORKSPACE: &str = "
     INSERT INTO workspaces (key, baseline_at, horizon) VALUES (?1, ?2, ?3)
@@ -202,6 +204,7 @@ mod tests {
             RUN_VERSION,
             UPSERT_RUN,
             DELETE_RUN,
+            RUN,
             ALL_RUNS,
             UPSERT_WORKSPACE,
             ALL_WORKSPACES,
@@ -243,6 +246,7 @@ mod tests {
         for sql in [
             FIND_SUBSCRIPTION,
             RUN_VERSION,
+            RUN,
             DELETE_RUN,
             MARK_HEAD,
             NEXT_DESTINATION,

@@ -38,15 +38,17 @@ pub fn subscribe(
         json,
         at
     ])?;
-    if let Some(state) = state {
+    let run = state.map(|state| {
         connection.prepare_cached(sql::INSERT_RUN_OR_BUMP)?.execute(params![
             workspace,
             state.snapshot.id.as_str(),
             state.version,
             rows::to_json(state)?
         ])?;
-    }
-    Ok(Subscribed::New)
+        let key = params![workspace, state.snapshot.id.as_str()];
+        connection.prepare_cached(sql::RUN)?.query_row(key, rows::run)
+    });
+    Ok(Subscribed::New { run: run.transpose()?.map(Box::new) })
 }
 
 pub fn unsubscribe(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
