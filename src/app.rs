@@ -325,7 +325,8 @@ async fn keep_house(
 
 /// Takes over what another process wrote to the store since the last look.
 pub async fn take_over(store: &dyn Store, tracker: &Tracker, dispatcher: &Dispatcher) -> Result<(), StoreError> {
-    if store.changed_elsewhere().await? {
+    // In this order: the first asks only once for each change.
+    if store.changed_elsewhere().await? || tracker.is_behind() {
         tracker.reload().await?;
         dispatcher.revive();
     }

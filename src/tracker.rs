@@ -6,6 +6,7 @@
 //! not know the subscription yet can't record a change without it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Tracker {
     by_scope: DashMap<Scope, Vec<Arc<Subscription>>>,
     /// Counts what was applied to memory, so that a reload does not undo what came in beside it.
     applied: Mutex<u64>,
+    /// A reload was begun and has not succeeded since.
+    behind: AtomicBool,
     owed: Notify,
 }
 
@@ -116,6 +119,7 @@ impl Tracker {
             subscriptions: DashMap::new(),
             by_scope: DashMap::new(),
             applied: Mutex::new(0),
+            behind: AtomicBool::new(false),
             owed: Notify::new(),
         };
         tracker.reload().await?;
@@ -129,6 +133,7 @@ impl Tracker {
 
     /// Takes over what another process wrote to the store.
     pub async fn reload(&self) -> Result<(), StoreError> {
+        self.behind.store(true, Ordering::Release);
         for _ in 0..TRIES {
             let before = self.applied_so_far();
             let loaded = self.store.load().await?;
@@ -149,9 +154,15 @@ impl Tracker {
             let stored = loaded.subscriptions.into_iter().map(Arc::new);
             stored.chain(self.standing.iter().cloned()).for_each(|subscription| self.add(subscription));
             self.owed.notify_one();
+            self.behind.store(false, Ordering::Release);
             return Ok(());
         }
         Ok(())
+    }
+
+    /// The last reload did not succeed: memory may lack what another process wrote.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
     }
 
     fn applied_so_far(&self) -> u64 {
@@ -274,7 +285,9 @@ impl Tracker {
     ) -> Vec<Change> {
         let key = workspace.key();
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        *applied += 1;
+        if poll.is_some() || !soft.is_empty() {
+            *applied += 1;
+        }
         soft.into_iter().for_each(|state| self.remember(&key, state));
         let mut view = self.workspaces.entry(key.clone()).or_default();
         let on_page: Option<HashSet<&RunId>> = sight.page.as_ref().map(|page| page.ids.iter().collect());

@@ -10,6 +10,7 @@ mod config;
 mod dataworks;
 mod discord;
 mod fake_discord;
+mod model;
 mod races;
 mod sink;
 mod store_contract;
