@@ -16,7 +16,7 @@ use crate::diff::elapsed;
 use crate::dispatcher::{Dispatcher, Outlet, Outlets};
 use crate::http::{self, Pages};
 use crate::meter::Meter;
-use crate::metrics::Metrics;
+use crate::metrics::{AttemptLabels, Metrics};
 use crate::model::{Clock, Timestamp, Workspace};
 use crate::net::{Net, NetError};
 use crate::poller::Poller;
@@ -98,6 +98,7 @@ impl App {
             outlets.rooms.insert(surfaces::console::NAME.to_owned(), outlet);
             surfaces.push((surfaces::console::NAME, surface));
         }
+        count_recovered(store.as_ref(), &outlets, &metrics).await?;
         let workspaces = config.workspaces();
         let link = Arc::clone(&source);
         let tracker = Tracker::start(
@@ -267,6 +268,16 @@ fn ways(
         surfaces.push((surfaces::discord::NAME, Arc::new(surface)));
     }
     Ok((outlets, surfaces))
+}
+
+/// What a process that died was sending may have arrived: an unknown outcome like any other.
+async fn count_recovered(store: &dyn Store, outlets: &Outlets, metrics: &Metrics) -> Result<(), StoreError> {
+    for (to, count) in store.overview().await?.recovered {
+        let channel_kind = outlets.find(&to).map_or("none", |(outlet, _)| outlet.channel.dialect().kind);
+        let labels = AttemptLabels { channel_kind, outcome: "unknown" };
+        metrics.attempts.get_or_create(&labels).inc_by(count);
+    }
+    Ok(())
 }
 
 /// A configured channel, ready to send.

@@ -297,6 +297,12 @@ impl Bot {
         .await
     }
 
+    /// What is due is begun and not waited for.
+    pub async fn begin_delivery(&self) {
+        let (dispatcher, now) = (self.dispatcher(), self.now());
+        self.within(async move { dispatcher.tick(now).await }).await;
+    }
+
     /// A poll, then everything that it owes, as fast as the destinations take it.
     pub async fn turn(&self) {
         self.poll().await;
@@ -353,7 +359,8 @@ impl Bot {
                 };
                 let inbox = self.life().inbox.clone();
                 let reply = self.within(async move { inbox.ask(request).await }).await.unwrap();
-                Answer { text: reply.text.to_string(), private: reply.private }
+                let text = anstream::adapter::strip_str(&console::written(&reply.text)).to_string();
+                Answer { text, private: reply.private }
             }
             None => {
                 let before = self.terminal.answers();
@@ -421,6 +428,11 @@ impl Bot {
     /// Attempts so far whose labels hold `label`.
     pub fn attempts(&self, label: &str) -> u64 {
         attempts(&self.life().metrics, label)
+    }
+
+    /// What `/metrics` shows.
+    pub fn metrics(&self) -> String {
+        self.life().metrics.encode().unwrap()
     }
 
     /// Deliveries that are still owed.
