@@ -12,12 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, CATALOG, Context};
 use crate::config::Config;
-use crate::diff::elapsed;
 use crate::dispatcher::{Dispatcher, Outlet, Outlets};
 use crate::http::{self, Pages};
 use crate::meter::Meter;
 use crate::metrics::{AttemptLabels, Metrics};
-use crate::model::{Clock, Destination, Timestamp, Workspace};
+use crate::model::{Clock, Timestamp, Workspace, elapsed};
 use crate::net::{Net, NetError};
 use crate::poller::Poller;
 use crate::render::{self, Renderer};
@@ -66,7 +65,7 @@ pub struct Terminal {
     pub channel: Arc<dyn Channel>,
 }
 
-type NamedSurface = (&'static str, Arc<dyn Surface>);
+pub type NamedSurface = (&'static str, Arc<dyn Surface>);
 
 /// Everything, built and not yet running. Tests step its parts by hand.
 pub struct App {
@@ -79,8 +78,8 @@ pub struct App {
     pub pages: Arc<Pages>,
     pub metrics: Arc<Metrics>,
     pub inbox: Inbox,
-    asked: mpsc::Receiver<Ask>,
-    surfaces: Vec<NamedSurface>,
+    pub asked: mpsc::Receiver<Ask>,
+    pub surfaces: Vec<NamedSurface>,
     clock: Clock,
 }
 
@@ -92,13 +91,13 @@ impl App {
         let source: Arc<dyn Source> = Arc::new(dataworks(config, &net)?);
         let store = store::open(&config.store, Role::Owner).await?;
         let renderer = Arc::new(renderer(&config.templates));
-        let (mut outlets, mut surfaces) = ways(config, &net, &metrics)?;
+        let (mut outlets, mut surfaces) = ways(config, &net, &metrics, &clock)?;
         if let Some(Terminal { surface, channel }) = terminal {
             let outlet = Outlet { channel, locale: "en".to_owned(), timezone: "UTC".to_owned() };
             outlets.rooms.insert(surfaces::console::NAME.to_owned(), outlet);
             surfaces.push((surfaces::console::NAME, surface));
         }
-        count_recovered(store.overview().await?.recovered, &outlets, &metrics);
+        count_recovered(store.as_ref(), &outlets, &metrics).await?;
         let workspaces = config.workspaces();
         let link = Arc::clone(&source);
         let tracker = Tracker::start(
@@ -210,15 +209,6 @@ impl App {
     }
 }
 
-/// Attempts that the last process left without an end.
-fn count_recovered(recovered: Vec<(Destination, u64)>, outlets: &Outlets, metrics: &Metrics) {
-    for (to, count) in recovered {
-        let labels = AttemptLabels { channel_kind: outlets.kind(&to), outcome: "unknown" };
-        metrics.attempts.get_or_create(&labels).inc_by(count);
-        tracing::warn!(%to, count, "the last process ended while sending; what may have arrived is sent again");
-    }
-}
-
 async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {
     work.await;
     name
@@ -252,7 +242,12 @@ pub fn dataworks(config: &Config, net: &Net) -> Result<DataWorks, AppError> {
 }
 
 /// Every configured way out and in.
-fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>) -> Result<(Outlets, Vec<NamedSurface>), AppError> {
+fn ways(
+    config: &Config,
+    net: &Net,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Result<(Outlets, Vec<NamedSurface>), AppError> {
     let mut channels = HashMap::new();
     for (name, settings) in &config.channels {
         channels.insert(name.clone(), outlet(name, settings, net)?);
@@ -268,9 +263,20 @@ fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>) -> Result<(Outlets, 
         let outlet = Outlet { channel, locale: settings.locale.clone(), timezone: settings.timezone.clone() };
         outlets.rooms.insert(surfaces::discord::NAME.to_owned(), outlet);
         let surface = surfaces::discord::Discord::new(settings, token, client, Arc::clone(metrics));
+        let surface = surface.with_clock(Arc::clone(clock));
         surfaces.push((surfaces::discord::NAME, Arc::new(surface)));
     }
     Ok((outlets, surfaces))
+}
+
+/// What a process that died was sending may have arrived: an unknown outcome like any other.
+async fn count_recovered(store: &dyn Store, outlets: &Outlets, metrics: &Metrics) -> Result<(), StoreError> {
+    for (to, count) in store.overview().await?.recovered {
+        let labels = AttemptLabels { channel_kind: outlets.kind(&to), outcome: "unknown" };
+        metrics.attempts.get_or_create(&labels).inc_by(count);
+        tracing::warn!(%to, count, "the last process ended while sending; what may have arrived is sent again");
+    }
+    Ok(())
 }
 
 /// A configured channel, ready to send.
@@ -311,26 +317,39 @@ async fn keep_house(
     stop: CancellationToken,
 ) {
     let mut pruned_at = Timestamp::MIN;
-    let mut changed = false;
+    let mut failing = false;
     while tokio::time::timeout(HOUSEKEEPING, stop.cancelled()).await.is_err() {
         let now = clock();
         let kept = async {
-            changed |= store.changed_elsewhere().await?;
-            if changed {
-                tracker.reload().await?;
-                dispatcher.revive();
-                changed = false;
-            }
+            take_over(store.as_ref(), &tracker, &dispatcher).await?;
             if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
                 pruned_at = now;
                 store.prune(now.checked_sub(KEPT).unwrap_or(Timestamp::MIN)).await?;
             }
             Ok::<(), StoreError>(())
         };
-        if let Err(error) = kept.await {
-            tracing::debug!(%error, "housekeeping is put off");
+        let kept = kept.await;
+        match &kept {
+            // Said once an outage.
+            Err(error) if !failing => tracing::warn!(%error, "changes of other processes are not seen for now"),
+            Ok(()) if failing => tracing::info!("changes of other processes are seen again"),
+            _ => {}
+        }
+        failing = kept.is_err();
+        if kept == Err(StoreError::Broken) {
+            return;
         }
     }
+}
+
+/// Takes over what another process wrote to the store since the last look.
+pub async fn take_over(store: &dyn Store, tracker: &Tracker, dispatcher: &Dispatcher) -> Result<(), StoreError> {
+    // In this order: the first asks only once for each change.
+    if store.changed_elsewhere().await? || tracker.is_behind() {
+        tracker.reload().await?;
+        dispatcher.revive();
+    }
+    Ok(())
 }
 
 async fn sleep_until(next: Option<Timestamp>, clock: &Clock) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{Change, ChangeKind, Gate, Missing, RunState, Snapshot, Status, Timestamp, Workspace};
+use crate::model::{Change, ChangeKind, Gate, Missing, RunState, Snapshot, Status, Timestamp, Workspace, elapsed};
 
 /// What a poll means for one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,11 +103,6 @@ pub fn missing(old: &RunState, context: Context<'_>) -> Step {
     state.version += 1;
     state.lost = true;
     step(state, vec![ChangeKind::Lost { last_seen: missing.since }], context)
-}
-
-/// Time between two instants, zero when the clock went backwards.
-pub fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
-    Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
 
 fn step(mut state: RunState, kinds: Vec<ChangeKind>, context: Context<'_>) -> Step {

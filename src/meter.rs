@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::diff::elapsed;
 use crate::metrics::{ApiCall, Metrics};
-use crate::model::{RunId, Snapshot, Timestamp, Workspace};
+use crate::model::{RunId, Snapshot, Timestamp, Workspace, elapsed};
 use crate::schedule::{Budget, Limits, Purpose, Verdict, after};
 use crate::sources::{Source, SourceError, SourceErrorKind};
 

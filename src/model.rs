@@ -14,6 +14,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Tells the time, where a moment can't be an argument because it lies in the future.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// Time between two instants, zero when the clock went backwards.
+pub fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
+}
+
 // ---------------------------------------------------------------------------------------------- workspaces and runs
 
 /// A DataWorks workspace as the configuration names it.

@@ -9,10 +9,9 @@ use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use crate::diff::elapsed;
 use crate::meter::{CallError, Meter};
 use crate::metrics::{Metrics, OfWorkspace};
-use crate::model::{RunId, RunState, Timestamp, Workspace, WorkspaceKey};
+use crate::model::{RunId, RunState, Status, Timestamp, Workspace, WorkspaceKey, elapsed};
 use crate::schedule::{Activity, Intervals, Purpose, Schedule};
 use crate::sources::{PAGE_SIZE, SourceErrorKind};
 use crate::store::StoreError;
@@ -62,6 +61,7 @@ impl Poller {
     /// Begins a poll of each workspace that is due; a slow one delays no other. Returns when the next is due.
     pub fn tick(self: &Arc<Self>, now: Timestamp) -> Option<Timestamp> {
         let due = self.with_schedule(|schedule| {
+            schedule.pass(now);
             let due = schedule.due(now);
             due.iter().for_each(|key| schedule.began(key));
             due
@@ -129,6 +129,9 @@ impl Poller {
     /// One look at a workspace: the newest page, then what is followed beyond it by the cheapest way.
     async fn look(&self, workspace: &Workspace, now: Timestamp) -> Result<Activity, PollError> {
         let key = workspace.key();
+        if let Some(id) = self.tracker.left_behind(&key) {
+            return self.look_behind(workspace, id, now).await;
+        }
         let mut sight = Sight::of_page(self.meter.list(workspace, 1, Purpose::Poll, now).await?);
         let page = sight.page.as_ref();
         let mut wanted = page.map(|page| self.tracker.off_page(&key, &page.ids)).unwrap_or_default();
@@ -155,6 +158,17 @@ impl Poller {
         Ok(self.activity(&key, !changes.is_empty()))
     }
 
+    /// A followed run behind the page, when the last poll's budget was gone after its list: it has this poll's call.
+    async fn look_behind(&self, workspace: &Workspace, id: RunId, now: Timestamp) -> Result<Activity, PollError> {
+        let sight = match self.meter.get(workspace, &id, Purpose::Poll, now).await {
+            Ok(run) => Sight::of_run(run),
+            Err(CallError::Source(error)) if error.kind == SourceErrorKind::NoSuchRun => Sight::of_missing(id),
+            Err(error) => return Err(error.into()),
+        };
+        let changes = self.tracker.observe(workspace, sight, now).await?;
+        Ok(self.activity(&workspace.key(), !changes.is_empty()))
+    }
+
     fn longest_unseen(&self, key: &WorkspaceKey, mut runs: Vec<RunId>) -> Vec<RunId> {
         runs.sort_by_key(|run| self.tracker.freshness(key, Some(run)).seen_at);
         runs.truncate(GETS);
@@ -166,8 +180,12 @@ impl Poller {
             return Activity::Unwatched;
         }
         let active = self.tracker.active(key);
-        let waits = |run: &Arc<RunState>| run.gate.as_ref().is_some_and(|gate| gate.told);
-        if changed || !active.iter().all(waits) { Activity::Moving } else { Activity::Quiet }
+        // A run may hang for days: only one that shows a running stage, or may show a gate soon, is worth the haste.
+        let moves = |run: &Arc<RunState>| match &run.gate {
+            Some(gate) => !gate.told,
+            None => run.snapshot.stages.iter().any(|stage| stage.status == Status::Running),
+        };
+        if changed || active.iter().any(moves) { Activity::Moving } else { Activity::Quiet }
     }
 
     fn measure_lag(&self, now: Timestamp) {

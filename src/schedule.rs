@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, ToSpan, tz};
 
-use crate::model::{Timestamp, WorkspaceKey};
+use crate::model::{Timestamp, WorkspaceKey, elapsed};
 
 /// How often a workspace is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,8 @@ const UNWATCHED: u32 = 10;
 #[derive(Debug, Clone)]
 struct Entry {
     due: Timestamp,
+    /// The place in the queue of those that are due: kept while the budget makes them wait.
+    since: Timestamp,
     running: bool,
     polls: u64,
     /// Quiet polls in a row.
@@ -48,20 +50,31 @@ struct Entry {
 #[derive(Debug, Clone)]
 pub struct Schedule {
     intervals: Intervals,
+    at: Timestamp,
     entries: HashMap<WorkspaceKey, Entry>,
 }
 
 impl Schedule {
     /// All workspaces due at once; the budget spreads them.
     pub fn new(intervals: Intervals, workspaces: impl IntoIterator<Item = WorkspaceKey>, now: Timestamp) -> Schedule {
-        let entry = Entry { due: now, running: false, polls: 0, quiet: 0, failed: 0 };
-        Schedule { intervals, entries: workspaces.into_iter().map(|key| (key, entry.clone())).collect() }
+        let entry = Entry { due: now, since: now, running: false, polls: 0, quiet: 0, failed: 0 };
+        Schedule { intervals, at: now, entries: workspaces.into_iter().map(|key| (key, entry.clone())).collect() }
+    }
+
+    /// Time has come to `now`. A clock that was set back takes the plan with it.
+    pub fn pass(&mut self, now: Timestamp) {
+        let back = elapsed(now, self.at);
+        for entry in self.entries.values_mut().filter(|_| !back.is_zero()) {
+            entry.due = before(entry.due, back);
+            entry.since = before(entry.since, back);
+        }
+        self.at = now;
     }
 
     /// Workspaces that are due and not being polled, the longest due first: so that a short budget is shared fairly.
     pub fn due(&self, now: Timestamp) -> Vec<WorkspaceKey> {
         let mut due: Vec<_> = self.entries.iter().filter(|(_, entry)| !entry.running && entry.due <= now).collect();
-        due.sort_by(|(a_key, a), (b_key, b)| (a.due, a_key).cmp(&(b.due, b_key)));
+        due.sort_by(|(a_key, a), (b_key, b)| (a.since, a_key).cmp(&(b.since, b_key)));
         due.into_iter().map(|(key, _)| key.clone()).collect()
     }
 
@@ -90,6 +103,7 @@ impl Schedule {
             Activity::Unwatched => slowest.saturating_mul(UNWATCHED),
         };
         entry.due = after(now, jittered(interval, key, entry.polls));
+        entry.since = entry.due;
     }
 
     /// A poll that failed: the next one later and later, up to five minutes.
@@ -99,6 +113,7 @@ impl Schedule {
         entry.running = false;
         entry.failed = entry.failed.saturating_add(1);
         let doubled = fastest.saturating_mul(1 << entry.failed.min(16));
+        entry.since = now;
         entry.due = after(now, jittered(doubled.min(LONGEST_BACKOFF.max(slowest)), key, entry.polls));
     }
 
@@ -139,6 +154,11 @@ fn jittered(interval: Duration, key: &WorkspaceKey, polls: u64) -> Duration {
 pub fn after(now: Timestamp, duration: Duration) -> Timestamp {
     let signed = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
     now.checked_add(signed).unwrap_or(Timestamp::MAX)
+}
+
+fn before(moment: Timestamp, duration: Duration) -> Timestamp {
+    let signed = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    moment.checked_sub(signed).unwrap_or(Timestamp::MIN)
 }
 
 /// What an account may call in one region.
@@ -282,7 +302,11 @@ impl Budget {
 
     fn pass(&mut self, now: Timestamp) {
         let seconds = now.duration_since(self.at).as_secs_f64().max(0.0);
-        self.at = self.at.max(now);
+        // A clock that was set back must not close the budget until it has caught up.
+        if now < self.at {
+            self.blocked_until = self.blocked_until.map(|until| before(until, elapsed(now, self.at)));
+        }
+        self.at = now;
         self.factor = (self.factor + seconds / 60.0 * RECOVERY_PER_MINUTE).min(1.0);
         self.second.refill(seconds, self.factor);
         if let Some(bucket) = &mut self.day {

@@ -5,7 +5,8 @@
 //! older one is refused as stale and computed again. Subscribing to a run bumps its version too, so a poll that did
 //! not know the subscription yet can't record a change without it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Tracker {
     by_scope: DashMap<Scope, Vec<Arc<Subscription>>>,
     /// Counts what came and went in `subscriptions`, so that a reload does not undo what happened beside it.
     subscribed: Mutex<u64>,
+    /// A reload was begun and has not succeeded since.
+    behind: AtomicBool,
     owed: Notify,
 }
 
@@ -95,6 +98,11 @@ impl Sight {
         Sight { page: Some(page), runs, missing: Vec::new() }
     }
 
+    /// A run that the source denied.
+    pub fn of_missing(run: RunId) -> Sight {
+        Sight { page: None, runs: Vec::new(), missing: vec![run] }
+    }
+
     /// One run that was asked for.
     pub fn of_run(run: Snapshot) -> Sight {
         Sight { page: None, runs: vec![run], missing: Vec::new() }
@@ -130,6 +138,7 @@ impl Tracker {
             subscriptions: DashMap::new(),
             by_scope: DashMap::new(),
             subscribed: Mutex::new(0),
+            behind: AtomicBool::new(false),
             owed: Notify::new(),
         };
         tracker.reload().await?;
@@ -143,6 +152,7 @@ impl Tracker {
 
     /// Takes over what another process wrote to the store.
     pub async fn reload(&self) -> Result<(), StoreError> {
+        self.behind.store(true, Ordering::Release);
         for _ in 0..TRIES {
             let before = *self.subscribing();
             let loaded = self.store.load().await?;
@@ -155,9 +165,6 @@ impl Tracker {
                 let mut view = self.workspaces.entry(state.key.clone()).or_default();
                 view.state = Some(state);
             }
-            for (workspace, state) in loaded.runs {
-                self.remember(&workspace, state);
-            }
             let stored = loaded.subscriptions.into_iter().map(Arc::new);
             let all: Vec<_> = stored.chain(self.standing.iter().cloned()).collect();
             let ids: HashSet<&str> = all.iter().map(|subscription| subscription.id.as_str()).collect();
@@ -166,11 +173,21 @@ impl Tracker {
                 self.subscriptions.iter().map(|entry| entry.key().clone()).filter(|id| !ids.contains(id.as_str()));
             gone.collect::<Vec<_>>().iter().for_each(|id| self.remove(id));
             all.into_iter().for_each(|subscription| self.add(subscription));
+            // Only now: a version that a subscription counted up must not be seen before that subscription.
+            for (workspace, state) in loaded.runs {
+                self.remember(&workspace, state);
+            }
             drop(count);
             self.owed.notify_one();
+            self.behind.store(false, Ordering::Release);
             return Ok(());
         }
         Err(StoreError::Failed("subscriptions change faster than they can be read".to_owned()))
+    }
+
+    /// The last reload did not succeed: memory may lack what another process wrote.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
     }
 
     fn subscribing(&self) -> MutexGuard<'_, u64> {
@@ -236,7 +253,8 @@ impl Tracker {
             deliveries: self.owed_for(&changes),
             ended: self.ended_by(&changes),
             forgotten: self.forgotten(&state, sight),
-            workspace: state,
+            key,
+            workspace: sight.page.is_some().then_some(state),
             runs: hard.into_iter().map(|step| step.state).collect(),
             changes,
         };
@@ -306,7 +324,9 @@ impl Tracker {
             view.page = page.ids;
         }
         let Some(poll) = poll else { return Vec::new() };
-        view.state = Some(poll.workspace);
+        if poll.workspace.is_some() {
+            view.state = poll.workspace;
+        }
         for run in &poll.forgotten {
             view.known.remove(run);
             view.seen_off_page.remove(run);
@@ -345,21 +365,18 @@ impl Tracker {
             return Ok(Watched::Ended);
         }
         let id = subscription.id.clone();
-        if let Subscribed::Already { .. } = self.store.subscribe(&subscription, Some(&state)).await? {
+        let Subscribed::New { run: stored } = self.store.subscribe(&subscription, Some(&state)).await? else {
             return Ok(Watched::Already);
-        }
-        let was_known = self.state(&workspace, &run).is_some();
+        };
         {
             let mut count = self.subscribing();
             *count += 1;
             self.add(Arc::new(subscription));
-            if was_known {
-                self.bump(&workspace, &run);
-            } else {
-                self.remember(&workspace, state);
+            if let Some(stored) = stored {
+                self.catch_up(&workspace, *stored);
             }
         }
-        // A poll may have recorded the end while the subscription was on its way.
+        // A poll may have recorded the end before the subscription was there.
         if self.state(&workspace, &run).is_some_and(|state| state.snapshot.status.is_terminal()) {
             self.unsubscribe(&id).await?;
             return Ok(Watched::Ended);
@@ -422,11 +439,20 @@ impl Tracker {
         runs
     }
 
+    /// A followed run behind the page that the last poll could not ask for: the one unseen for longest.
+    pub fn left_behind(&self, workspace: &WorkspaceKey) -> Option<RunId> {
+        let (page, listed_at) = self.workspaces.get(workspace).map(|view| (view.page.clone(), view.seen_at))?;
+        let runs = self.off_page(workspace, &page).into_iter();
+        let seen = runs.map(|run| (self.freshness(workspace, Some(&run)).seen_at, run));
+        seen.filter(|(seen_at, _)| *seen_at < listed_at).min().map(|(_, run)| run)
+    }
+
     /// Active runs of a workspace that somebody wants to hear of.
     pub fn active(&self, workspace: &WorkspaceKey) -> Vec<Arc<RunState>> {
         let known = self.workspaces.get(workspace).map(|view| view.known.clone()).unwrap_or_default();
         let states = known.iter().filter_map(|run| self.state(workspace, run));
-        states.filter(|state| is_followed(state)).collect()
+        let wanted = states.filter(|state| !self.interested(workspace, &state.snapshot.id).is_empty());
+        wanted.filter(|state| is_followed(state)).collect()
     }
 
     /// Somebody wants something from this workspace.
@@ -442,8 +468,8 @@ impl Tracker {
 
     /// Subscriptions on this run or on its whole workspace.
     pub fn interested(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
-        let standing = self.by_scope.get(&Scope::Workspace { workspace: workspace.clone() });
         let mut found = self.watchers(workspace, run);
+        let standing = self.by_scope.get(&Scope::Workspace { workspace: workspace.clone() });
         found.extend(standing.map(|found| found.clone()).unwrap_or_default());
         found
     }
@@ -454,10 +480,6 @@ impl Tracker {
             self.subscriptions.iter().filter(|entry| entry.to == *to).map(|entry| entry.value().clone()).collect();
         found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         found
-    }
-
-    pub fn destinations(&self) -> BTreeSet<Destination> {
-        self.subscriptions.iter().map(|entry| entry.to.clone()).collect()
     }
 
     // ----------------------------------------------------------------------------------------------------- memory
@@ -471,10 +493,13 @@ impl Tracker {
         }
     }
 
-    fn bump(&self, workspace: &WorkspaceKey, run: &RunId) {
-        if let Some(mut entry) = self.runs.get_mut(&(workspace.clone(), run.clone())) {
-            let version = entry.version + 1;
-            *entry = Arc::new(RunState { version, ..(**entry).clone() });
+    /// Takes over a run as a subscription found it in the store. A poll may stand between its record and its memory
+    /// then, or have passed both already; where none came in between, what only memory knows of the run stays.
+    fn catch_up(&self, workspace: &WorkspaceKey, stored: RunState) {
+        let known = self.state(workspace, &stored.snapshot.id);
+        match known.filter(|known| known.version + 1 == stored.version) {
+            Some(known) => self.remember(workspace, RunState { version: stored.version, ..(*known).clone() }),
+            None => self.remember(workspace, stored),
         }
     }
 

@@ -121,7 +121,7 @@ async fn act(verb: Verb, config: &Config, store: &dyn Store, now: Timestamp) -> 
                 return Err("that run has ended; nothing would follow".to_owned());
             }
             match store.subscribe(&subscription, state.as_ref()).await.map_err(|error| error.to_string())? {
-                Subscribed::New => Ok(print(&format!("{} added\n", subscription.id))),
+                Subscribed::New { .. } => Ok(print(&format!("{} added\n", subscription.id))),
                 Subscribed::Already { id } => Ok(print(&format!("{id} asks for the same already\n"))),
             }
         }
@@ -170,7 +170,7 @@ async fn import(
             }
         };
         match store.subscribe(subscription, state).await.map_err(|error| error.to_string())? {
-            Subscribed::New => added += 1,
+            Subscribed::New { .. } => added += 1,
             Subscribed::Already { .. } => existing += 1,
         }
     }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::{Call, Command, CommandError, Context, find, words};
-use crate::diff::elapsed;
-use crate::model::{CommandInfo, Reply, Text, Timestamp, Tone, Workspace};
+use crate::model::{CommandInfo, Reply, Text, Timestamp, Tone, Workspace, elapsed};
 use crate::schedule::Purpose;
 use crate::tracker::Sight;
 

@@ -75,9 +75,8 @@ pub trait Store: Send + Sync {
     /// else its version is bumped, so that a poll computed before this subscription is refused and computed again.
     /// The same scope, destination and template once more is [`Subscribed::Already`] and changes nothing.
     ///
-    /// After [`Subscribed::New`] the caller counts up the version of the state it keeps too, if it kept one; if it
-    /// kept none, it keeps `state` as given. Where that guess is wrong, [`Store::record`] says `Stale` and a
-    /// [`Store::load`] puts it right.
+    /// After [`Subscribed::New`] the caller keeps the run as it says, unless it knows a newer version by now. A run that
+    /// has ended meanwhile shows there, and the subscription is the caller's to take back.
     async fn subscribe(&self, subscription: &Subscription, state: Option<&RunState>) -> Result<Subscribed, StoreError>;
 
     /// False when there was none.
@@ -143,14 +142,21 @@ pub struct WorkspaceState {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subscribed {
-    New,
-    Already { id: String },
+    /// With the run as the store has it now; `None` where no `state` was given.
+    New {
+        run: Option<Box<RunState>>,
+    },
+    Already {
+        id: String,
+    },
 }
 
 /// What one poll changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Poll {
-    pub workspace: WorkspaceState,
+    pub key: WorkspaceKey,
+    /// Only of a poll that listed the workspace.
+    pub workspace: Option<WorkspaceState>,
     /// Each with the version it was computed from plus one; version 1 is a run the store does not know yet.
     pub runs: Vec<RunState>,
     pub changes: Vec<Change>,
@@ -263,6 +269,9 @@ pub enum StoreError {
     Damaged { path: String, said: String },
     #[error("the store's disk is full")]
     Full,
+    /// Nobody knows what the disk holds: only a new process may look again.
+    #[error("the store's disk refused to sync; see to the disk, then start again")]
+    Broken,
     #[error("the store can't be opened: {0}")]
     Open(String),
     #[error("the store failed: {0}")]

@@ -1,14 +1,14 @@
 //! A terminal: commands from lines of text, answers back as lines. Everybody at the keyboard is one person in one room.
 
 use std::io::{BufRead, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Inbox, Surface};
-use crate::model::{CommandInfo, Reply, Request, Span, Text, Timestamp};
+use crate::model::{Clock, CommandInfo, Reply, Request, Span, Text, Timestamp};
 
 /// The name of this surface, and of its one room.
 pub const NAME: &str = "console";
@@ -19,6 +19,7 @@ const TYPED_AHEAD: usize = 64;
 pub struct Console {
     lines: tokio::sync::Mutex<mpsc::Receiver<String>>,
     output: Mutex<Box<dyn Write + Send>>,
+    clock: Clock,
 }
 
 impl Console {
@@ -33,7 +34,14 @@ impl Console {
     }
 
     pub fn new(lines: mpsc::Receiver<String>, output: Box<dyn Write + Send>) -> Console {
-        Console { lines: tokio::sync::Mutex::new(lines), output: Mutex::new(output) }
+        Console { lines: tokio::sync::Mutex::new(lines), output: Mutex::new(output), clock: Arc::new(Timestamp::now) }
+    }
+
+    /// What tells when a command was typed; the machine's clock otherwise.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Console {
+        self.clock = clock;
+        self
     }
 
     fn say(&self, text: &str) {
@@ -65,7 +73,7 @@ impl Surface for Console {
                 room: NAME.to_owned(),
                 user: "you".to_owned(),
                 text: line,
-                at: Timestamp::now(),
+                at: (self.clock)(),
             };
             match inbox.ask(request).await {
                 Ok(Reply { text, .. }) => self.say(&written(&text)),

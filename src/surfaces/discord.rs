@@ -23,7 +23,7 @@ use self::gateway::{End, Hear, Heard, Link};
 use self::rest::{Call, Rest};
 use super::{Inbox, Surface};
 use crate::metrics::{Metrics, OfSurface};
-use crate::model::CommandInfo;
+use crate::model::{Clock, CommandInfo, Timestamp};
 use crate::settings::{Problem, Secret};
 
 pub const NAME: &str = "discord";
@@ -125,6 +125,7 @@ pub struct Discord {
     client: reqwest::Client,
     metrics: Arc<Metrics>,
     timing: Timing,
+    clock: Clock,
 }
 
 /// What `GET /gateway/bot` said.
@@ -145,12 +146,26 @@ enum Turn {
 impl Discord {
     /// `client` follows no redirects and has the deadline of [`crate::net`]; `token` is `settings.token`, read.
     pub fn new(settings: &Settings, token: SecretString, client: reqwest::Client, metrics: Arc<Metrics>) -> Discord {
-        Discord { api: settings.api.clone(), token, client, metrics, timing: Timing::default() }
+        Discord {
+            api: settings.api.clone(),
+            token,
+            client,
+            metrics,
+            timing: Timing::default(),
+            clock: Arc::new(Timestamp::now),
+        }
     }
 
     #[must_use]
     pub fn with_timing(mut self, timing: Timing) -> Discord {
         self.timing = timing;
+        self
+    }
+
+    /// What tells when a command came; the machine's clock otherwise.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Discord {
+        self.clock = clock;
         self
     }
 
@@ -285,7 +300,7 @@ fn read_door(answer: &Value) -> Option<Door> {
 impl Surface for Discord {
     async fn run(&self, inbox: Inbox, commands: &'static [CommandInfo], stop: CancellationToken) -> Result<(), String> {
         let rest = Rest::new(self.client.clone(), &self.api, self.token.clone());
-        let desk = Desk::new(rest, inbox, commands, self.timing);
+        let desk = Desk::new(rest, inbox, commands, self.timing, Arc::clone(&self.clock));
         let _answers_end_with_this = desk.over.clone().drop_guard();
         self.connected(false);
         let mut serving = std::pin::pin!(self.serve(&desk, &stop));

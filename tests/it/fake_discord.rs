@@ -294,6 +294,11 @@ impl FakeDiscord {
         self.shared.world().posted.get(room).cloned().unwrap_or_default()
     }
 
+    /// Rooms that something was posted to.
+    pub fn rooms(&self) -> Vec<String> {
+        self.shared.world().posted.keys().cloned().collect()
+    }
+
     pub async fn wait_for_messages(&self, room: &str, count: usize) -> Vec<Posted> {
         let what = format!("{count} messages in room {room}");
         let enough = |world: &World| world.posted.get(room).filter(|posted| posted.len() >= count).cloned();

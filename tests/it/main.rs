@@ -3,11 +3,16 @@
 // clippy.toml allows these in test functions; the helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[allow(dead_code)]
+mod bot;
 mod channels;
 mod config;
 mod dataworks;
 mod discord;
 mod fake_discord;
+mod model;
+mod races;
 mod sink;
 mod store_contract;
+mod stories;
 mod templates;

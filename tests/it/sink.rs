@@ -108,6 +108,7 @@ pub struct Sink {
     address: SocketAddr,
     memory: Arc<Mutex<Memory>>,
     server: tokio::task::JoinHandle<()>,
+    arrivals: Arc<tokio::sync::watch::Sender<usize>>,
 }
 
 impl Drop for Sink {
@@ -121,9 +122,10 @@ impl Sink {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let memory = Arc::new(Mutex::new(Memory::default()));
-        let router = Router::new().fallback(handle).with_state(Arc::clone(&memory));
+        let arrivals = Arc::new(tokio::sync::watch::Sender::new(0));
+        let router = Router::new().fallback(handle).with_state((Arc::clone(&memory), Arc::clone(&arrivals)));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Sink { address, memory, server }
+        Sink { address, memory, server, arrivals }
     }
 
     pub fn base(&self) -> String {
@@ -171,6 +173,18 @@ impl Sink {
         self.memory.lock().unwrap().scripts.entry(path).or_default().extend(answers);
     }
 
+    /// No more answers of a path but the platform's.
+    pub fn forget_answers(&self, url: &str) {
+        self.memory.lock().unwrap().scripts.remove(&path_of(url));
+    }
+
+    /// Waits for that many requests.
+    pub async fn until_seen(&self, count: usize) {
+        let mut arrivals = self.arrivals.subscribe();
+        let enough = arrivals.wait_for(|seen| *seen >= count);
+        tokio::time::timeout(Duration::from_secs(30), enough).await.expect("the requests come").unwrap();
+    }
+
     /// Every request, in order of arrival.
     pub fn seen(&self) -> Vec<Seen> {
         self.memory.lock().unwrap().seen.clone()
@@ -215,7 +229,9 @@ pub async fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-async fn handle(State(memory): State<Arc<Mutex<Memory>>>, request: Request<Body>) -> Response<Body> {
+type Shared = (Arc<Mutex<Memory>>, Arc<tokio::sync::watch::Sender<usize>>);
+
+async fn handle(State((memory, arrivals)): State<Shared>, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default().to_vec();
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
@@ -239,6 +255,7 @@ async fn handle(State(memory): State<Arc<Mutex<Memory>>>, request: Request<Body>
             None => memory.respond(&seen, complaint.as_deref()),
         }
     };
+    arrivals.send_modify(|seen| *seen += 1);
     reply(answer, &memory).await
 }
 

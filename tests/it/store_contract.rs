@@ -264,19 +264,20 @@ async fn the_same_subscription_twice_is_one() {
     let place = Place::new();
     let store = place.owner().await;
     let state = state("r1", 1);
-    assert_eq!(store.subscribe(&watch("w1", "r1", "ops"), Some(&state)).await.unwrap(), Subscribed::New);
+    let new = store.subscribe(&watch("w1", "r1", "ops"), Some(&state)).await.unwrap();
+    assert_eq!(new, Subscribed::New { run: Some(Box::new(state.clone())) });
     let again = store.subscribe(&watch("w2", "r1", "ops"), Some(&state)).await.unwrap();
     assert_eq!(again, Subscribed::Already { id: "w1".to_owned() });
     assert_eq!(store.load().await.unwrap().runs[0].1.version, 1, "what changed nothing must not refuse a poll");
 
     let other_template = Subscription { template: Some("release".to_owned()), ..watch("w3", "r1", "ops") };
-    assert_eq!(store.subscribe(&other_template, None).await.unwrap(), Subscribed::New);
-    assert_eq!(store.subscribe(&watch("w4", "r2", "ops"), None).await.unwrap(), Subscribed::New);
-    assert_eq!(store.subscribe(&watch("w5", "r1", "discord:1"), None).await.unwrap(), Subscribed::New);
+    assert_eq!(store.subscribe(&other_template, None).await.unwrap(), Subscribed::New { run: None });
+    assert_eq!(store.subscribe(&watch("w4", "r2", "ops"), None).await.unwrap(), Subscribed::New { run: None });
+    assert_eq!(store.subscribe(&watch("w5", "r1", "discord:1"), None).await.unwrap(), Subscribed::New { run: None });
 
     assert!(store.unsubscribe("w1").await.unwrap());
     assert!(!store.unsubscribe("w1").await.unwrap());
-    assert_eq!(store.subscribe(&watch("w2", "r1", "ops"), None).await.unwrap(), Subscribed::New);
+    assert_eq!(store.subscribe(&watch("w2", "r1", "ops"), None).await.unwrap(), Subscribed::New { run: None });
 }
 
 #[tokio::test]

@@ -246,7 +246,7 @@ mod tests {
             let mut refused = 0;
             for task in tasks {
                 match task.await.unwrap() {
-                    Ok(Subscribed::New) => acknowledged += 1,
+                    Ok(Subscribed::New { .. }) => acknowledged += 1,
                     Err(StoreError::Full) => refused += 1,
                     other => panic!("round {round}: {other:?}"),
                 }
@@ -255,7 +255,7 @@ mod tests {
             assert_eq!(store.load().await.unwrap().subscriptions.len(), acknowledged, "in round {round}");
         }
         allow_pages(&store, 1_000_000).await;
-        assert_eq!(store.subscribe(&subscription(1), None).await, Ok(Subscribed::New));
+        assert_eq!(store.subscribe(&subscription(1), None).await, Ok(Subscribed::New { run: None }));
         assert_eq!(store.load().await.unwrap().subscriptions.len(), acknowledged + 1);
         assert!(acknowledged > 0, "nothing was ever written");
     }
@@ -266,7 +266,7 @@ mod tests {
         let store = Sqlite::open(&folder.path().join("s.db"), Role::Owner).await.unwrap();
         let broken: Result<(), _> = store.write(|_| panic!("a mistake of ours")).await;
         assert!(matches!(broken, Err(StoreError::Failed(_))), "{broken:?}");
-        assert_eq!(store.subscribe(&subscription(1), None).await, Ok(Subscribed::New));
+        assert_eq!(store.subscribe(&subscription(1), None).await, Ok(Subscribed::New { run: None }));
         let broken: Result<(), _> = store.readers.read(|_| panic!("a mistake of ours")).await;
         assert!(matches!(broken, Err(StoreError::Failed(_))), "{broken:?}");
         assert_eq!(store.load().await.unwrap().subscriptions, [subscription(1)]);

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql};
 
 use super::statements as sql;
 use super::{rows, writes};
-use crate::model::{Destination, RunState, Timestamp, WorkspaceKey};
+use crate::model::{Destination, Timestamp, WorkspaceKey};
 use crate::store::{Attempt, DeliveryFilter, DeliveryRow, Loaded, Overview, WorkspaceState};
 
 fn all<T, P: Params>(
@@ -19,10 +19,7 @@ fn all<T, P: Params>(
 pub fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
     Ok(Loaded {
         subscriptions: all(connection, sql::ALL_SUBSCRIPTIONS, [], |row| rows::json(row, 0))?,
-        runs: all(connection, sql::ALL_RUNS, [], |row| {
-            let state = RunState { version: row.get(1)?, ..rows::json(row, 2)? };
-            Ok((WorkspaceKey(row.get(0)?), state))
-        })?,
+        runs: all(connection, sql::ALL_RUNS, [], |row| Ok((WorkspaceKey(row.get(2)?), rows::run(row)?)))?,
         workspaces: all(connection, sql::ALL_WORKSPACES, [], |row| {
             Ok(WorkspaceState {
                 key: WorkspaceKey(row.get(0)?),

@@ -5,7 +5,7 @@ use rusqlite::types::Type;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{Delivery, DeliveryState, Destination, Timestamp};
+use crate::model::{Delivery, DeliveryState, Destination, RunState, Timestamp};
 use crate::store::{Attempt, DeliveryRow};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -43,6 +43,11 @@ pub fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
 
 pub fn maybe_moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     row.get::<_, Option<i64>>(column)?.map(from_millisecond).transpose()
+}
+
+/// Columns 0 and 1: version and state.
+pub fn run(row: &Row<'_>) -> rusqlite::Result<RunState> {
+    Ok(RunState { version: row.get(0)?, ..json(row, 1)? })
 }
 
 pub fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<DeliveryState> {

@@ -38,9 +38,14 @@ pub const UPSERT_RUN: &str = "
     INSERT INTO runs (workspace, run, version, state) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (workspace, run) DO UPDATE SET version = excluded.version, state = excluded.state";
 
-pub const DELETE_RUN: &str = "DELETE FROM runs WHERE workspace = ?1 AND run = ?2";
+/// As long as a change of it is kept, its sequence must not begin anew.
+pub const DELETE_RUN: &str = "
+    DELETE FROM runs WHERE workspace = ?1 AND run = ?2
+      AND NOT EXISTS (SELECT 1 FROM changes AS c WHERE c.workspace = ?1 AND c.run = ?2)";
 
-pub const ALL_RUNS: &str = "SELECT workspace, version, state FROM runs ORDER BY workspace, run";
+pub const RUN: &str = "SELECT version, state FROM runs WHERE workspace = ?1 AND run = ?2";
+
+pub const ALL_RUNS: &str = "SELECT version, state, workspace FROM runs ORDER BY workspace, run";
 
 pub const UPSERT_WORKSPACE: &str = "
     INSERT INTO workspaces (key, baseline_at, horizon) VALUES (?1, ?2, ?3)
@@ -202,6 +207,7 @@ mod tests {
             RUN_VERSION,
             UPSERT_RUN,
             DELETE_RUN,
+            RUN,
             ALL_RUNS,
             UPSERT_WORKSPACE,
             ALL_WORKSPACES,
@@ -243,6 +249,7 @@ mod tests {
         for sql in [
             FIND_SUBSCRIPTION,
             RUN_VERSION,
+            RUN,
             DELETE_RUN,
             MARK_HEAD,
             NEXT_DESTINATION,

@@ -116,7 +116,7 @@ fn run(shared: &Shared, faults: &Faults, batch: Vec<Job>) {
         match held.as_mut() {
             Ok(opened) => {
                 if transaction(&mut opened.connection, faults, &mut jobs) == After::Broken {
-                    *held = Err(StoreError::Failed("the disk refused to sync; see to it and restart".to_owned()));
+                    *held = Err(StoreError::Broken);
                 }
             }
             Err(error) => refuse(&mut jobs, error),

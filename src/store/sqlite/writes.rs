@@ -38,15 +38,17 @@ pub fn subscribe(
         json,
         at
     ])?;
-    if let Some(state) = state {
+    let run = state.map(|state| {
         connection.prepare_cached(sql::INSERT_RUN_OR_BUMP)?.execute(params![
             workspace,
             state.snapshot.id.as_str(),
             state.version,
             rows::to_json(state)?
         ])?;
-    }
-    Ok(Subscribed::New)
+        let key = params![workspace, state.snapshot.id.as_str()];
+        connection.prepare_cached(sql::RUN)?.query_row(key, rows::run)
+    });
+    Ok(Subscribed::New { run: run.transpose()?.map(Box::new) })
 }
 
 pub fn unsubscribe(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
@@ -54,7 +56,7 @@ pub fn unsubscribe(connection: &Connection, id: &str) -> rusqlite::Result<bool> 
 }
 
 pub fn record(connection: &Connection, poll: &Poll) -> rusqlite::Result<Recorded> {
-    let workspace = &poll.workspace.key.0;
+    let workspace = &poll.key.0;
     for state in &poll.runs {
         let stored: Option<i64> = connection
             .prepare_cached(sql::RUN_VERSION)?
@@ -72,11 +74,13 @@ pub fn record(connection: &Connection, poll: &Poll) -> rusqlite::Result<Recorded
             rows::to_json(state)?
         ])?;
     }
-    connection.prepare_cached(sql::UPSERT_WORKSPACE)?.execute(params![
-        workspace,
-        poll.workspace.baseline_at.as_millisecond(),
-        poll.workspace.horizon.map(Timestamp::as_millisecond)
-    ])?;
+    if let Some(state) = &poll.workspace {
+        connection.prepare_cached(sql::UPSERT_WORKSPACE)?.execute(params![
+            workspace,
+            state.baseline_at.as_millisecond(),
+            state.horizon.map(Timestamp::as_millisecond)
+        ])?;
+    }
     for change in &poll.changes {
         connection.prepare_cached(sql::INSERT_CHANGE)?.execute(params![
             workspace,

@@ -11,7 +11,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -22,7 +21,7 @@ use super::gateway::Asked;
 use super::markdown::{cut_plain, one_line, units, write};
 use super::rest::{Call, Failure, Rest};
 use super::{Timing, backoff, registration};
-use crate::model::{CommandInfo, Reply, Request, Suggestion, Text};
+use crate::model::{Clock, CommandInfo, Reply, Request, Suggestion, Text};
 use crate::surfaces::Inbox;
 
 /// Callback types: message, deferred message, choices.
@@ -44,6 +43,7 @@ pub(super) struct Desk {
     pub(super) inbox: Inbox,
     pub(super) commands: &'static [CommandInfo],
     pub(super) timing: Timing,
+    clock: Clock,
     /// Every answer on its way.
     pub(super) tasks: TaskTracker,
     /// Ends the answers that are not done in time at a stop.
@@ -52,12 +52,19 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(rest: Rest, inbox: Inbox, commands: &'static [CommandInfo], timing: Timing) -> Arc<Desk> {
+    pub(super) fn new(
+        rest: Rest,
+        inbox: Inbox,
+        commands: &'static [CommandInfo],
+        timing: Timing,
+        clock: Clock,
+    ) -> Arc<Desk> {
         Arc::new(Desk {
             rest,
             inbox,
             commands,
             timing,
+            clock,
             tasks: TaskTracker::new(),
             over: CancellationToken::new(),
             registered: AtomicBool::new(false),
@@ -194,7 +201,7 @@ impl Desk {
             room: asked.room.clone(),
             user: asked.user.clone(),
             text: self.text(asked),
-            at: Timestamp::now(),
+            at: (self.clock)(),
         }
     }
 
@@ -258,7 +265,7 @@ mod tests {
 
     fn desk() -> Arc<Desk> {
         let rest = Rest::new(reqwest::Client::new(), "http://127.0.0.1:1", "x".to_owned().into());
-        Desk::new(rest, Inbox::new().0, &COMMANDS, Timing::default())
+        Desk::new(rest, Inbox::new().0, &COMMANDS, Timing::default(), Arc::new(crate::model::Timestamp::now))
     }
 
     fn asked(command: &str, options: &[(&str, &str)]) -> Asked {

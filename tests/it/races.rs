@@ -1,0 +1,278 @@
+//! `/watch` beside a poll, interleaved by hand at the store: whatever the order, no change is lost and the tracker goes
+//! on.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use callboard::metrics::Metrics;
+use callboard::model::{
+    Delivery, Destination, RunId, RunState, Scope, Selector, Snapshot, Stage, Status, Subscription, Timestamp,
+    Workspace,
+};
+use callboard::store::{
+    self, Attempt, DeliveryFilter, DeliveryRow, Loaded, Overview, Poll, Recorded, Role, Settings, Settlement, Store,
+    StoreError, Subscribed,
+};
+use callboard::tracker::{Page, Sight, Tracker, Watched};
+use tokio::sync::oneshot;
+
+/// A verb of the store, held after it was committed and before its caller hears of it.
+#[derive(Default)]
+struct Hold(Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>);
+
+/// The other end of a [`Hold`].
+struct Held {
+    committed: oneshot::Receiver<()>,
+    release: oneshot::Sender<()>,
+}
+
+impl Hold {
+    /// The next call is held.
+    fn next(&self) -> Held {
+        let (commit, committed) = oneshot::channel();
+        let (release, released) = oneshot::channel();
+        *self.0.lock().unwrap() = Some((commit, released));
+        Held { committed, release }
+    }
+
+    async fn pass(&self) {
+        let held = self.0.lock().unwrap().take();
+        if let Some((committed, released)) = held {
+            let _ = committed.send(());
+            let _ = released.await;
+        }
+    }
+}
+
+struct Holding {
+    inner: Arc<dyn Store>,
+    subscribed: Hold,
+    recorded: Hold,
+}
+
+#[async_trait]
+impl Store for Holding {
+    async fn load(&self) -> Result<Loaded, StoreError> {
+        self.inner.load().await
+    }
+    async fn subscribe(&self, subscription: &Subscription, state: Option<&RunState>) -> Result<Subscribed, StoreError> {
+        let result = self.inner.subscribe(subscription, state).await;
+        self.subscribed.pass().await;
+        result
+    }
+    async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError> {
+        self.inner.unsubscribe(id).await
+    }
+    async fn record(&self, poll: &Poll) -> Result<Recorded, StoreError> {
+        let result = self.inner.record(poll).await;
+        self.recorded.pass().await;
+        result
+    }
+    async fn claim(&self, now: Timestamp, limit: usize, except: &[Destination]) -> Result<Vec<Delivery>, StoreError> {
+        self.inner.claim(now, limit, except).await
+    }
+    async fn settle(&self, settlement: &Settlement) -> Result<(), StoreError> {
+        self.inner.settle(settlement).await
+    }
+    async fn next_due(&self, except: &[Destination]) -> Result<Option<Timestamp>, StoreError> {
+        self.inner.next_due(except).await
+    }
+    async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
+        self.inner.deliveries(filter).await
+    }
+    async fn delivery(&self, id: &str) -> Result<Option<(DeliveryRow, Vec<Attempt>)>, StoreError> {
+        self.inner.delivery(id).await
+    }
+    async fn retry(&self, id: uuid::Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        self.inner.retry(id, now).await
+    }
+    async fn discard(&self, id: uuid::Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        self.inner.discard(id, now).await
+    }
+    async fn overview(&self) -> Result<Overview, StoreError> {
+        self.inner.overview().await
+    }
+    async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
+        self.inner.changed_elsewhere().await
+    }
+    async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.inner.prune(before).await
+    }
+}
+
+/// A tracker of one run, which is known unless said otherwise.
+struct Scene {
+    store: Arc<Holding>,
+    tracker: Arc<Tracker>,
+    _folder: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn empty() -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { url: format!("sqlite:{}/callboard.db", folder.path().display()) };
+        let inner = store::open(&settings, Role::Owner).await.unwrap();
+        let store = Arc::new(Holding { inner, subscribed: Hold::default(), recorded: Hold::default() });
+        let link = Box::new(|_: &Workspace, _: &RunId| String::new());
+        let (held, metrics) = (Arc::clone(&store) as Arc<dyn Store>, Arc::new(Metrics::new()));
+        let tracker = Tracker::start(held, Vec::new(), link, Duration::from_secs(3600), metrics).await.unwrap();
+        Scene { store, tracker: Arc::new(tracker), _folder: folder }
+    }
+
+    async fn seen(status: &str, stage: &str) -> Scene {
+        let scene = Scene::empty().await;
+        scene.see(0, status, stage).await;
+        scene
+    }
+
+    /// A poll shows the run like this.
+    async fn see(&self, seconds: i64, status: &str, stage: &str) {
+        let page = Some(Page { ids: vec![id()], full: false });
+        let sight = Sight { page, runs: vec![run(status, stage)], missing: Vec::new() };
+        let seen = self.tracker.observe(&workspace(), sight, at(seconds)).await;
+        seen.unwrap_or_else(|error| panic!("a poll that shows {status}, PROD {stage} can't be recorded: {error}"));
+    }
+
+    fn watch(&self, room: &str, snapshot: Snapshot) -> tokio::task::JoinHandle<Watched> {
+        let (tracker, subscription) = (Arc::clone(&self.tracker), subscription(room));
+        tokio::spawn(async move { tracker.watch(subscription, snapshot).await.unwrap() })
+    }
+
+    /// What each room is owed, oldest first.
+    async fn owed(&self, room: &str) -> Vec<String> {
+        let filter = DeliveryFilter { to: Some(to(room)), limit: 100, ..DeliveryFilter::default() };
+        let mut rows = self.store.deliveries(&filter).await.unwrap();
+        rows.sort_by_key(|row| row.delivery.change.sequence);
+        rows.iter()
+            .map(|row| format!("{} {}", row.delivery.change.kind.name(), row.delivery.change.run.status))
+            .collect()
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+fn id() -> RunId {
+    "7b1e04c2-0000-4000-8000-000000000001".parse().unwrap()
+}
+
+fn workspace() -> Workspace {
+    Workspace { name: "warehouse".into(), region: "cn-shanghai".into(), project_id: 10_000 }
+}
+
+fn to(room: &str) -> Destination {
+    Destination::from(format!("discord:{room}"))
+}
+
+fn run(status: &str, stage: &str) -> Snapshot {
+    let prod = Stage {
+        code: "PROD".into(),
+        name: String::new(),
+        step: 1,
+        kind: "Deploy".into(),
+        status: Status::from(stage),
+        message: String::new(),
+    };
+    Snapshot {
+        id: id(),
+        description: "orders_daily v12".into(),
+        creator: "1".into(),
+        status: Status::from(status),
+        message: String::new(),
+        created_at: Some(at(-10)),
+        modified_at: None,
+        stages: vec![prod],
+    }
+}
+
+fn subscription(room: &str) -> Subscription {
+    Subscription {
+        id: format!("subscription-of-{room}"),
+        scope: Scope::Run { workspace: workspace().key(), run: id() },
+        to: to(room),
+        on: Selector::watch(),
+        stages: Vec::new(),
+        creators: Vec::new(),
+        template: None,
+        by: "test".into(),
+        created_at: at(0),
+    }
+}
+
+#[tokio::test]
+async fn a_poll_between_the_store_and_the_memory_of_a_watch() {
+    let scene = Scene::seen("Running", "Init").await;
+    let held = scene.store.subscribed.next();
+    let watching = scene.watch("1", run("Running", "Init"));
+    held.committed.await.unwrap();
+    // The watch is durable, and its task has not heard of it yet.
+    scene.see(5, "Running", "Running").await;
+    held.release.send(()).unwrap();
+    assert_eq!(watching.await.unwrap(), Watched::New);
+    scene.see(10, "Success", "Success").await;
+    assert_eq!(scene.owed("1").await, ["stage Running", "stage Success", "finished Success"]);
+    assert!(scene.tracker.in_destination(&to("1")).is_empty(), "the watch ends with its run");
+}
+
+#[tokio::test]
+async fn a_reload_between_the_store_and_the_memory_of_a_watch() {
+    let scene = Scene::seen("Running", "Init").await;
+    let held = scene.store.subscribed.next();
+    let watching = scene.watch("1", run("Running", "Init"));
+    held.committed.await.unwrap();
+    scene.tracker.reload().await.unwrap();
+    held.release.send(()).unwrap();
+    watching.await.unwrap();
+    scene.see(5, "Running", "Running").await;
+    scene.see(10, "Success", "Success").await;
+    assert_eq!(scene.owed("1").await, ["stage Running", "stage Success", "finished Success"]);
+}
+
+#[tokio::test]
+async fn the_first_poll_of_a_workspace_beside_the_first_watch() {
+    let scene = Scene::empty().await;
+    let held = scene.store.subscribed.next();
+    let watching = scene.watch("1", run("Running", "Init"));
+    held.committed.await.unwrap();
+    scene.see(1, "Running", "Init").await;
+    held.release.send(()).unwrap();
+    assert_eq!(watching.await.unwrap(), Watched::New);
+    scene.see(5, "Running", "Running").await;
+    scene.see(10, "Success", "Success").await;
+    assert_eq!(scene.owed("1").await, ["stage Running", "stage Success", "finished Success"]);
+}
+
+#[tokio::test]
+async fn a_watch_between_the_store_and_the_memory_of_the_poll_that_saw_the_end() {
+    let scene = Scene::seen("Running", "Running").await;
+    let held = scene.store.recorded.next();
+    let (tracker, sight) =
+        (Arc::clone(&scene.tracker), Sight { runs: vec![run("Success", "Success")], ..Sight::default() });
+    let polling = tokio::spawn(async move { tracker.observe(&workspace(), sight, at(5)).await.unwrap() });
+    held.committed.await.unwrap();
+    // The end is durable without this room, which asks while the poll has not heard of its success yet.
+    let watched = scene.watch("1", run("Running", "Running")).await.unwrap();
+    held.release.send(()).unwrap();
+    polling.await.unwrap();
+    assert_eq!(watched, Watched::Ended, "the room was promised messages that nobody will send");
+    assert!(scene.tracker.in_destination(&to("1")).is_empty(), "a watch on an ended run stays for ever");
+    assert!(scene.store.load().await.unwrap().subscriptions.is_empty(), "and over restarts too");
+}
+
+#[tokio::test]
+async fn a_watch_between_the_store_and_the_memory_of_a_poll_that_saw_a_stage_move() {
+    let scene = Scene::seen("Running", "Init").await;
+    let held = scene.store.recorded.next();
+    let (tracker, sight) =
+        (Arc::clone(&scene.tracker), Sight { runs: vec![run("Running", "Running")], ..Sight::default() });
+    let polling = tokio::spawn(async move { tracker.observe(&workspace(), sight, at(5)).await.unwrap() });
+    held.committed.await.unwrap();
+    assert_eq!(scene.watch("1", run("Running", "Init")).await.unwrap(), Watched::New);
+    held.release.send(()).unwrap();
+    polling.await.unwrap();
+    scene.see(10, "Success", "Success").await;
+    let owed = scene.owed("1").await;
+    assert!(owed.ends_with(&["stage Success".to_owned(), "finished Success".to_owned()]), "{owed:?}");
+}
