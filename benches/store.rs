@@ -152,7 +152,8 @@ fn poll(run: &str, version: i64) -> Poll {
     };
     let key: WorkspaceKey = workspace().key();
     Poll {
-        workspace: WorkspaceState { key, baseline_at: now(), horizon: None },
+        workspace: Some(WorkspaceState { key: key.clone(), baseline_at: now(), horizon: None }),
+        key,
         runs: vec![state],
         changes: vec![change],
         deliveries: vec![owed],

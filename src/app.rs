@@ -160,7 +160,7 @@ impl App {
         loops.spawn(named("polling", polling));
         let delivering = deliver(Arc::clone(&dispatcher), Arc::clone(&tracker), Arc::clone(&clock), stop.clone());
         loops.spawn(named("delivery", delivering));
-        let keeping = keep_house(store, Arc::clone(&tracker), Arc::clone(&dispatcher), clock, stop.clone());
+        let keeping = keep_house(store, tracker, Arc::clone(&poller), Arc::clone(&dispatcher), clock, stop.clone());
         loops.spawn(named("housekeeping", keeping));
         let served = http::serve(listener, Arc::clone(&pages), stop.clone());
         loops.spawn(named("the HTTP server", async move {
@@ -274,7 +274,7 @@ async fn count_recovered(store: &dyn Store, outlets: &Outlets, metrics: &Metrics
     for (to, count) in store.overview().await?.recovered {
         let labels = AttemptLabels { channel_kind: outlets.kind(&to), outcome: "unknown" };
         metrics.attempts.get_or_create(&labels).inc_by(count);
-        tracing::warn!(%to, count, "the last process ended while sending; what may have arrived is sent again");
+        tracing::info!(%to, count, "the last process ended while sending; what may have arrived is sent again");
     }
     Ok(())
 }
@@ -312,6 +312,7 @@ async fn deliver(dispatcher: Arc<Dispatcher>, tracker: Arc<Tracker>, clock: Cloc
 async fn keep_house(
     store: Arc<dyn Store>,
     tracker: Arc<Tracker>,
+    poller: Arc<Poller>,
     dispatcher: Arc<Dispatcher>,
     clock: Clock,
     stop: CancellationToken,
@@ -321,7 +322,7 @@ async fn keep_house(
     while tokio::time::timeout(HOUSEKEEPING, stop.cancelled()).await.is_err() {
         let now = clock();
         let kept = async {
-            take_over(store.as_ref(), &tracker, &dispatcher).await?;
+            take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await?;
             if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
                 pruned_at = now;
                 store.prune(now.checked_sub(KEPT).unwrap_or(Timestamp::MIN)).await?;
@@ -343,10 +344,17 @@ async fn keep_house(
 }
 
 /// Takes over what another process wrote to the store since the last look.
-pub async fn take_over(store: &dyn Store, tracker: &Tracker, dispatcher: &Dispatcher) -> Result<(), StoreError> {
+pub async fn take_over(
+    store: &dyn Store,
+    tracker: &Tracker,
+    poller: &Poller,
+    dispatcher: &Dispatcher,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     // In this order: the first asks only once for each change.
     if store.changed_elsewhere().await? || tracker.is_behind() {
         tracker.reload().await?;
+        poller.hurry_all(now);
         dispatcher.revive();
     }
     Ok(())

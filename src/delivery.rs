@@ -32,6 +32,9 @@ const WAITS: [u64; 17] = [
 ];
 /// A wait is this much longer or shorter by chance.
 const JITTER: f64 = 0.2;
+/// A destination that fails is probed again at least this often, unless it asked for more: what is owed to it keeps its
+/// own schedule, but one message finds out that it works again.
+const LONGEST_CLOSURE: Duration = Duration::from_secs(15 * M);
 /// The longest wait a platform may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
@@ -73,7 +76,8 @@ pub fn closed_until(outcome: &Outcome, failures: u32, now: Timestamp, chance: f6
         _ => return None,
     };
     let last = u32::try_from(WAITS.len()).unwrap_or(u32::MAX);
-    let wait = wait(failures.clamp(1, last), asked, chance)?;
+    let planned = wait(failures.clamp(1, last), None, chance)?.min(LONGEST_CLOSURE);
+    let wait = planned.max(asked.unwrap_or_default().min(LONGEST_WAIT));
     Some(now.checked_add(wait).unwrap_or(Timestamp::MAX))
 }
 

@@ -90,10 +90,10 @@ pub fn seen(old: &RunState, new: Snapshot, context: Context<'_>) -> Option<Step>
 }
 
 /// The source said that there is no such run. Only an active run can be lost.
-pub fn missing(old: &RunState, context: Context<'_>) -> Step {
+pub fn missing(old: &RunState, last_seen: Option<Timestamp>, context: Context<'_>) -> Step {
     let missing = match &old.missing {
         Some(before) => Missing { since: before.since, times: before.times.saturating_add(1) },
-        None => Missing { since: context.at, times: 1 },
+        None => Missing { since: last_seen.unwrap_or(context.at), times: 1 },
     };
     let is_lost = missing.times >= LOST_TIMES && elapsed(missing.since, context.at) >= LOST_AFTER;
     let mut state = RunState { missing: Some(missing.clone()), ..old.clone() };
@@ -282,7 +282,7 @@ mod tests {
         fn denied(&mut self, seconds: i64) -> Vec<String> {
             let workspace = workspace();
             let context = Context { workspace: &workspace, url: "", at: at(seconds), waiting_after: GRACE };
-            self.take(Some(missing(&self.state, context)))
+            self.take(Some(missing(&self.state, None, context)))
         }
 
         fn take(&mut self, step: Option<Step>) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! tick(now): claims due deliveries, renders each, sends it through its channel, settles what happened.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Dispatcher {
 
     async fn begin(self: &Arc<Self>, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let (closed, _) = self.closed(now);
-        let free = CONCURRENCY.saturating_sub(self.tasks.len());
+        let free = CONCURRENCY.saturating_sub(self.busy());
         if free > 0 {
             for delivery in self.store.claim(now, free, &closed).await? {
                 self.places.entry(delivery.to.clone()).or_default().busy = true;
@@ -116,12 +116,16 @@ impl Dispatcher {
                 self.tasks.spawn(async move { dispatcher.deliver(delivery).await });
             }
         }
-        if self.tasks.len() >= CONCURRENCY {
+        if self.busy() >= CONCURRENCY {
             return Ok(None);
         }
         let (closed, reopens) = self.closed(now);
         let due = self.store.next_due(&closed).await?;
         Ok([due, reopens].into_iter().flatten().min())
+    }
+
+    fn busy(&self) -> usize {
+        self.places.iter().filter(|place| place.busy).count()
     }
 
     /// Resolves when a delivery has ended since the last call: its destination may take the next one.
@@ -136,9 +140,14 @@ impl Dispatcher {
         self.tasks.reopen();
     }
 
-    /// A person acted: destinations that were given up are tried again.
+    /// A person acted: destinations that failed or were given up are tried again.
     pub fn revive(&self) {
-        self.places.iter_mut().for_each(|mut place| place.dead = false);
+        for mut place in self.places.iter_mut() {
+            place.dead = false;
+            place.failures = 0;
+            place.closed_until = None;
+        }
+        self.measure_dead();
         self.freed.notify_one();
     }
 
@@ -184,7 +193,12 @@ impl Dispatcher {
     async fn attempt(&self, delivery: &Delivery, now: Timestamp) -> Outcome {
         match self.outlets.find(&delivery.to) {
             Some((outlet, address)) => {
-                let message = self.message(delivery, outlet, now);
+                // Nothing has left yet when our own wording breaks.
+                let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.message(delivery, outlet, now)));
+                let Ok(message) = written else {
+                    let reason = "a fault of callboard's own broke off the wording; the log holds its message";
+                    return Outcome::Reject { reason: reason.to_owned() };
+                };
                 outlet.channel.send(address, &message, now).await
             }
             None => Outcome::Dead { reason: format!("{} is not in the configuration any more", delivery.to) },
@@ -193,10 +207,9 @@ impl Dispatcher {
 
     /// What happened must not be forgotten: while the store fails, the destination waits.
     async fn settle(&self, settlement: &Settlement) {
-        loop {
-            let settled = self.store.settle(settlement).await;
-            self.note_store(&settled);
-            if settled.is_ok() {
+        while let Err(error) = self.store.settle(settlement).await {
+            tracing::debug!(id = %settlement.id, %error, "what happened can't be recorded yet");
+            if error == StoreError::Broken {
                 return;
             }
             tokio::time::sleep(STORE_RETRY).await;
@@ -231,6 +244,7 @@ impl Dispatcher {
         place.closed_until = delivery::closed_until(outcome, place.failures, now, fastrand::f64());
         place.dead = *verdict == Verdict::DeadDestination;
         drop(place);
+        self.measure_dead();
         self.freed.notify_one();
     }
 
@@ -244,9 +258,9 @@ impl Dispatcher {
         }
     }
 
-    /// Destinations that are given up until a person acts.
-    pub fn dead(&self) -> HashSet<Destination> {
-        self.places.iter().filter(|place| place.dead).map(|place| place.key().clone()).collect()
+    fn measure_dead(&self) {
+        let dead = self.places.iter().filter(|place| place.dead).count();
+        self.metrics.dead_destinations.set(i64::try_from(dead).unwrap_or(i64::MAX));
     }
 
     /// Says once that the store fails, and once that it works again.

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::metrics::{ApiCall, Metrics};
 use crate::model::{RunId, Snapshot, Timestamp, Workspace, elapsed};
 use crate::schedule::{Budget, Limits, Purpose, Verdict, after};
@@ -27,7 +29,7 @@ pub enum CallError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// No call was made.
-    #[error("the call budget of {region} is used up until {until}")]
+    #[error("calls to DataWorks are rationed; the next one in {region} is possible at {}", until.strftime("%Y-%m-%d %H:%M:%S UTC"))]
     Budget { region: String, until: Timestamp },
 }
 
@@ -77,7 +79,9 @@ impl Meter {
     ) -> Result<T, CallError> {
         let region = &workspace.region;
         let now = self.pay(region, purpose, now).await?;
+        let began = Instant::now();
         let result = call.await;
+        let now = after(now, began.elapsed());
         let (outcome, verdict) = match &result {
             Ok(_) => ("ok", Verdict::Answered),
             Err(error) => (error.kind.label(), verdict(&error.kind)),

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub open: Gauge,
     pub oldest_open: Seconds,
     pub subscriptions: Gauge,
+    /// Destinations to which nothing is sent until a person acts.
+    pub dead_destinations: Gauge,
     /// 1 while the chat's gateway is connected.
     pub connected: Family<OfSurface, Gauge>,
     pub commands: Family<CommandLabels, Counter>,
@@ -92,6 +94,7 @@ impl Metrics {
             open: Gauge::default(),
             oldest_open: Gauge::default(),
             subscriptions: Gauge::default(),
+            dead_destinations: Gauge::default(),
             connected: Family::default(),
             commands: Family::default(),
             render_fallbacks: Counter::default(),
@@ -115,6 +118,11 @@ impl Metrics {
         r.register("deliveries_open", "Deliveries not yet delivered, dead or superseded", self.open.clone());
         r.register("oldest_open_delivery_seconds", "Age of the oldest open delivery", self.oldest_open.clone());
         r.register("subscriptions", "Subscriptions in the store", self.subscriptions.clone());
+        r.register(
+            "dead_destinations",
+            "Destinations to which nothing is sent until a person acts",
+            self.dead_destinations.clone(),
+        );
         r.register("gateway_connected", "1 while the chat's gateway is connected", self.connected.clone());
         r.register("commands", "Chat commands by name and outcome", self.commands.clone());
         r.register(

@@ -253,7 +253,7 @@ pub struct RunState {
     pub gate: Option<Gate>,
     /// A poll showed a status gone backwards; believed when a second poll shows it too.
     pub doubted: bool,
-    /// How often in a row the source said that there is no such run, and since when.
+    /// How often in a row the source said that there is no such run, and when it was last seen.
     pub missing: Option<Missing>,
     /// It was told that the run is no longer visible; it is not followed any more.
     #[serde(default)]

@@ -95,6 +95,11 @@ impl Poller {
         self.changed.notify_one();
     }
 
+    /// Somebody may have subscribed to anything that is watched.
+    pub fn hurry_all(&self, now: Timestamp) {
+        self.workspaces.keys().filter(|key| self.tracker.is_watched(key)).for_each(|key| self.hurry(key, now));
+    }
+
     async fn poll(&self, key: &WorkspaceKey, now: Timestamp) {
         let Some(workspace) = self.workspaces.get(key) else { return };
         let failing = self.tracker.freshness(key, None).failure;
@@ -107,9 +112,9 @@ impl Poller {
                 }
                 self.with_schedule(|schedule| schedule.went(key, activity, now));
             }
-            Err(PollError::Call(error @ CallError::Budget { until, .. })) => {
+            Err(PollError::Call(CallError::Budget { until, .. })) => {
                 if elapsed(now, until) >= LONG {
-                    self.tracker.poll_failed(key, error.to_string(), now);
+                    self.tracker.poll_waits(key, until);
                 }
                 self.with_schedule(|schedule| schedule.postponed(key, until));
             }

@@ -372,9 +372,47 @@ mod tests {
     #[test]
     fn a_workspace_that_waited_longest_comes_first() {
         let mut schedule = Schedule::new(INTERVALS, [key(1), key(2), key(3)], at(0));
-        schedule.postponed(&key(1), at(9));
-        schedule.postponed(&key(2), at(3));
-        assert_eq!(schedule.due(at(10)), [key(3), key(2), key(1)]);
+        schedule.went(&key(2), Activity::Moving, at(0));
+        for n in [1, 3] {
+            schedule.postponed(&key(n), at(9));
+        }
+        assert_eq!(schedule.due(at(10)), [key(1), key(3), key(2)], "waiting for the budget costs nobody the place");
+    }
+
+    #[test]
+    fn a_short_budget_is_shared_fairly() {
+        let keys: Vec<_> = (0..6).map(key).collect();
+        let mut schedule = Schedule::new(INTERVALS, keys.clone(), at(0));
+        let mut budget = Budget::new(Limits { calls_per_second: 5.0, calls_per_day: Some(1_000.0) }, at(0));
+        let mut polls: HashMap<WorkspaceKey, u32> = HashMap::new();
+        for second in 0..86_400 {
+            schedule.pass(at(second));
+            for key in schedule.due(at(second)) {
+                match budget.take(Purpose::Poll, at(second)) {
+                    Ok(()) => {
+                        *polls.entry(key.clone()).or_default() += 1;
+                        schedule.went(&key, Activity::Quiet, at(second));
+                    }
+                    Err(until) => schedule.postponed(&key, until),
+                }
+            }
+        }
+        let (least, most) = (polls.values().min().unwrap(), polls.values().max().unwrap());
+        assert!(polls.len() == 6 && most * 20 <= least * 21, "{polls:?}");
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_stops_nothing() {
+        let month = 30 * 86_400;
+        let mut schedule = Schedule::new(INTERVALS, [key(1)], at(0));
+        let mut budget = Budget::new(Limits { calls_per_second: 5.0, calls_per_day: Some(1_000.0) }, at(0));
+        schedule.pass(at(month));
+        schedule.went(&key(1), Activity::Moving, at(month));
+        budget.answered(Verdict::Throttled { after: Some(Duration::from_secs(5)) }, at(month));
+        schedule.pass(at(0));
+        assert!(wait(&schedule, at(0)) <= 5.0);
+        assert!(budget.take(Purpose::Poll, at(0)).is_err(), "the pause goes on");
+        assert!(budget.take(Purpose::Poll, at(30)).is_ok(), "and ends in time");
     }
 
     fn spend_a_day(budget: &mut Budget, purpose: Purpose) -> u64 {

@@ -58,6 +58,8 @@ struct View {
     /// When runs that are not on the page were last seen.
     seen_off_page: HashMap<RunId, Timestamp>,
     failure: Option<Failure>,
+    /// The budget allows the next poll then.
+    waits_until: Option<Timestamp>,
 }
 
 /// Polls that fail since when, and what the last one said.
@@ -72,6 +74,8 @@ pub struct Failure {
 pub struct Freshness {
     pub seen_at: Option<Timestamp>,
     pub failure: Option<Failure>,
+    /// The call budget allows the next look then.
+    pub waits_until: Option<Timestamp>,
 }
 
 /// What one look at a workspace showed.
@@ -242,7 +246,7 @@ impl Tracker {
             let Some(old) = self.state(&key, run) else { continue };
             let url = (self.link)(workspace, run);
             let context = Context { workspace, url: &url, at, waiting_after: self.waiting_after };
-            take(diff::missing(&old, context));
+            take(diff::missing(&old, self.freshness(&key, Some(run)).seen_at, context));
         }
         let is_first = known.is_none() && sight.page.is_some();
         if hard.is_empty() && !is_first {
@@ -321,6 +325,7 @@ impl Tracker {
         if let Some(page) = sight.page {
             view.seen_at = Some(at);
             view.failure = None;
+            view.waits_until = None;
             view.page = page.ids;
         }
         let Some(poll) = poll else { return Vec::new() };
@@ -416,12 +421,18 @@ impl Tracker {
             Some(run) if !view.page.contains(run) => view.seen_off_page.get(run).copied(),
             _ => view.seen_at,
         };
-        Freshness { seen_at, failure: view.failure.clone() }
+        Freshness { seen_at, failure: view.failure.clone(), waits_until: view.waits_until }
     }
 
-    /// Each configured workspace was polled, well or not.
+    /// The call budget allows the next poll at `until`.
+    pub fn poll_waits(&self, workspace: &WorkspaceKey, until: Timestamp) {
+        self.workspaces.entry(workspace.clone()).or_default().waits_until = Some(until);
+    }
+
+    /// The workspace was polled, well or not, or can't be before its budget allows it.
     pub fn was_polled(&self, workspace: &WorkspaceKey) -> bool {
-        self.workspaces.get(workspace).is_some_and(|view| view.seen_at.is_some() || view.failure.is_some())
+        let view = self.workspaces.get(workspace);
+        view.is_some_and(|view| view.seen_at.is_some() || view.failure.is_some() || view.waits_until.is_some())
     }
 
     /// Active runs that somebody wants to hear of and that are not on the page.

@@ -187,8 +187,7 @@ pub enum Verdict {
 /// | 408, 425, 429 | retry | a definite "not now" |
 /// | 401, 403, 404, 410 | dead | no message passes until a person acts |
 /// | other 4xx | reject | this message will never pass |
-/// | 502, 504, 520, 524 | unknown | a gateway speaks, and may have passed the message on |
-/// | other 5xx | retry | the platform itself says that it failed |
+/// | 5xx | unknown | the message was there; whether it was taken before the failure nobody says |
 /// | 1xx, anything else | unknown | no answer to a POST |
 ///
 /// Codes of the platform go first, for 4xx and 5xx.
@@ -229,10 +228,10 @@ fn by_status(status: u16) -> Verdict {
         429 => Verdict::Retry("it asks for fewer messages (status 429)".to_owned()),
         408 | 425 => Verdict::Retry(format!("it asks to try again (status {status})")),
         400..=499 => Verdict::Reject(format!("it does not accept this message (status {status})")),
-        502 | 504 | 520 | 524 => {
-            Verdict::Unknown(format!("a gateway before it has no answer (status {status}); it may have the message"))
+        // The message was there, and nobody knows what became of it.
+        500..=599 => {
+            Verdict::Unknown(format!("it has a failure of its own (status {status}); it may have the message"))
         }
-        500..=599 => Verdict::Retry(format!("it has a failure of its own (status {status})")),
         _ => Verdict::Unknown(format!("it answers with status {status}, which says nothing")),
     }
 }

@@ -11,6 +11,10 @@ use crate::sources::SourceErrorKind;
 
 /// The beginning of an id is enough from this length on.
 const SHORTEST_BEGINNING: usize = 4;
+/// Anything shorter is no whole id …
+const WHOLE: usize = 20;
+/// … and not worth asking more workspaces than this: a typing mistake must not spend the day's calls.
+const FEW: usize = 3;
 
 /// A run that somebody means.
 pub struct Found {
@@ -27,16 +31,19 @@ pub async fn find(context: &Context, typed: &str, workspace: &str, now: Timestam
     if let Some(found) = known(context, &id, &candidates)? {
         return Ok(found);
     }
+    if id.as_str().len() < WHOLE && candidates.len() > FEW {
+        return Err(not_found(&id, &candidates, &[]));
+    }
     ask(context, id, candidates, now).await
 }
 
-struct Meant {
-    id: RunId,
+pub struct Meant {
+    pub id: RunId,
     /// Where a link said so.
     project_id: Option<i64>,
 }
 
-fn read(typed: &str) -> Result<Meant, CommandError> {
+pub fn read(typed: &str) -> Result<Meant, CommandError> {
     let Ok(link) = Url::parse(typed).map_err(drop).and_then(|url| if url.has_host() { Ok(url) } else { Err(()) })
     else {
         let id = typed.parse().map_err(|error: crate::model::NotARunId| {

@@ -209,9 +209,7 @@ pub fn usage(info: &CommandInfo) -> String {
 fn apology(info: &CommandInfo, said: &str) -> Text {
     let reference: String = uuid::Uuid::new_v4().simple().to_string().chars().take(8).collect();
     tracing::error!(command = info.name, reference, error = said, "a command failed");
-    Text::default()
-        .plain("That went wrong on my side, and nothing was changed. Whoever runs me finds it in the log as ")
-        .code(reference)
+    Text::default().plain("That went wrong on my side. Whoever runs me finds it in the log as ").code(reference)
 }
 
 /// Runs that match the last word typed, newest first; those still active before the ended ones.
@@ -219,10 +217,6 @@ fn suggest(context: &Context, request: &Request) -> Vec<Suggestion> {
     let typed = request.text.split_whitespace().nth(1).unwrap_or_default().to_lowercase();
     let mut found = Vec::new();
     for workspace in &context.workspaces {
-        if !context.tracker.is_watched(&workspace.key()) {
-            // Nobody watches here yet, so what is known may be old; the next suggestion is better.
-            (context.hurry)(&workspace.key(), request.at);
-        }
         for run in context.tracker.recent(&workspace.key()) {
             let label = words::label(workspace, &run.snapshot);
             if label.to_lowercase().contains(&typed) || run.snapshot.id.as_str().starts_with(&typed) {

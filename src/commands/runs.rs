@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 
 use super::{Call, Command, CommandError, Context, find, words};
 use crate::model::{CommandInfo, Reply, Text, Timestamp, Tone, Workspace, elapsed};
@@ -29,9 +30,10 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
         return Err(find::no_workspace(&context.workspaces, name));
     }
     let mut text = Text::default();
+    let shown = workspaces.iter().take(WORKSPACES);
+    join_all(shown.map(|workspace| refresh(context, workspace, call.now()))).await;
     for (index, workspace) in workspaces.iter().take(WORKSPACES).enumerate() {
         let key = workspace.key();
-        refresh(context, workspace, call.now()).await?;
         text = if index == 0 { text } else { text.line() };
         text = text.bold(workspace.name.clone()).plain(": ");
         text.0.extend(words::age(&context.tracker.freshness(&key, None), call.now()).0);
@@ -58,15 +60,15 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
     Ok(super::private(text))
 }
 
-/// Workspaces that nobody watches are polled seldom; whoever asks for the list wants it as it is.
-async fn refresh(context: &Context, workspace: &Workspace, now: Timestamp) -> Result<(), CommandError> {
+/// Workspaces that nobody watches are polled seldom; whoever asks for the list wants it as it is. When it can't be had,
+/// the answer says how old what is known is.
+async fn refresh(context: &Context, workspace: &Workspace, now: Timestamp) {
     let seen_at = context.tracker.freshness(&workspace.key(), None).seen_at;
     if seen_at.is_some_and(|seen| elapsed(seen, now) < FRESH) {
-        return Ok(());
+        return;
     }
-    // When it can't be had, the answer says how old what is known is.
-    if let Ok(listed) = context.meter.list(workspace, 1, Purpose::Command, now).await {
-        context.tracker.observe(workspace, Sight::of_page(listed), now).await?;
+    let Ok(listed) = context.meter.list(workspace, 1, Purpose::Command, now).await else { return };
+    if let Err(error) = context.tracker.observe(workspace, Sight::of_page(listed), now).await {
+        tracing::warn!(workspace = workspace.name, %error, "a fresh list can't be recorded");
     }
-    Ok(())
 }

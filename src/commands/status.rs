@@ -32,7 +32,9 @@ async fn status(context: &Context, call: Call<'_>) -> Result<Reply, CommandError
     let known = context.tracker.state(&key, &id);
     let (state, freshness) = match (snapshot, known) {
         (_, Some(state)) => ((*state).clone(), context.tracker.freshness(&key, Some(&id))),
-        (Some(snapshot), None) => (diff::baseline(snapshot, now), Freshness { seen_at: Some(now), failure: None }),
+        (Some(snapshot), None) => {
+            (diff::baseline(snapshot, now), Freshness { seen_at: Some(now), ..Freshness::default() })
+        }
         (None, None) => return Err(CommandError::Internal("a run was found but is not known".to_owned())),
     };
     let here = call.destination();

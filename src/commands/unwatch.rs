@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
+use super::find::read;
 use super::{Call, Command, CommandError, Context, words};
 use crate::model::{ArgInfo, CommandInfo, Reply, RunId, Scope, Subscription, Text};
 
@@ -17,16 +18,23 @@ pub const COMMAND: Command = Command {
 };
 
 async fn unwatch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
-    let typed = call.arg(0);
+    let meant = read(call.arg(0))?.id;
+    let typed = meant.as_str();
     let here = context.tracker.in_destination(&call.destination());
     let mut meant = here.iter().filter_map(|subscription| {
         let run = run_of(subscription)?;
         run.as_str().starts_with(typed).then_some((subscription, run))
     });
-    let (Some((subscription, run)), None) = (meant.next(), meant.next()) else {
+    let Some((subscription, run)) = meant.next() else {
         return Err(CommandError::User(unclear(typed, &here)));
     };
-    context.tracker.unsubscribe(&subscription.id).await?;
+    if meant.any(|(_, other)| other != run) {
+        return Err(CommandError::User(unclear(typed, &here)));
+    }
+    // Several, where the command line added another beside the watch.
+    for same in here.iter().filter(|other| other.scope == subscription.scope) {
+        context.tracker.unsubscribe(&same.id).await?;
+    }
     let state = context.tracker.state(subscription.scope.workspace(), run);
     let name = state.map_or_else(|| format!("run {}", run.short()), |state| words::title(&state.snapshot));
     let text = Text::default()

@@ -78,7 +78,9 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
             said("This room watches ", name, &format!(" already. Now: {standing}.")).line().plain("Stop: ").code(stop)
         }
         Watched::Ended => {
-            let ended = words::ended(&snapshot.status);
+            let status =
+                context.tracker.state(&key, &id).map_or(snapshot.status, |state| state.snapshot.status.clone());
+            let ended = words::ended(&status);
             said("", name, &format!(" {ended}; there is nothing left to watch. Its stages: "))
                 .code(format!("/status {}", id.short()))
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{RunState, Snapshot, Stage, Status, Text, Timestamp, Workspace};
+use crate::model::{RunState, Snapshot, Stage, Status, Text, Timestamp, Workspace, elapsed};
 use crate::tracker::Freshness;
 
 /// At most `limit` characters, with an ellipsis where something is missing.
@@ -67,7 +67,7 @@ pub fn standing(run: &RunState, now: Timestamp) -> String {
 pub fn stage_words(run: &RunState, stage: &Stage, now: Timestamp) -> String {
     // Only once it has stood still for the grace time: an automatic run goes on by itself.
     let is_gate = run.gate.as_ref().is_some_and(|gate| gate.told && gate.stage == stage.code);
-    let since = run.since.get(&stage.code).map(|since| duration(crate::model::elapsed(*since, now)));
+    let since = run.since.get(&stage.code).map(|since| duration(elapsed(*since, now)));
     match (&stage.status, since) {
         (Status::Init, _) if is_gate => "waits for someone to start it".to_owned(),
         (Status::Init, _) => "not started yet".to_owned(),
@@ -93,10 +93,16 @@ pub fn ended(status: &Status) -> &'static str {
 
 /// How old what we say is, and why it may be older than wished.
 pub fn age(freshness: &Freshness, now: Timestamp) -> Text {
-    let ago = |at: Timestamp| duration(crate::model::elapsed(at, now));
+    let ago = |at: Timestamp| duration(elapsed(at, now));
     let text = match freshness.seen_at {
         Some(seen) => Text::default().plain(format!("Last seen {} ago.", ago(seen))),
         None => Text::default().plain("Not seen yet."),
+    };
+    let text = match freshness.waits_until.filter(|until| *until > now) {
+        Some(until) => {
+            text.plain(format!(" Calls are rationed; the next look is in {}.", duration(elapsed(now, until))))
+        }
+        None => text,
     };
     match &freshness.failure {
         Some(failure) => {

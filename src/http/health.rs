@@ -22,7 +22,7 @@ pub async fn alive() -> &'static str {
 pub async fn ready(State(pages): State<Arc<Pages>>) -> Response {
     let now = (pages.clock)();
     let draining = pages.draining.load(Ordering::Relaxed);
-    let store = pages.store.overview().await;
+    let store = pages.store.probe().await;
     let workspaces: Vec<_> = pages
         .workspaces
         .iter()
@@ -52,15 +52,18 @@ pub async fn ready(State(pages): State<Arc<Pages>>) -> Response {
 }
 
 pub async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
-    let text = measure(&pages, (pages.clock)()).await.map_err(|error| error.to_string());
-    match text.and_then(|()| pages.metrics.encode().map_err(|error| error.to_string())) {
+    if let Err(error) = measure(&pages, (pages.clock)()).await {
+        // The other figures are needed all the more.
+        tracing::debug!(%error, "the store's figures are old");
+    }
+    match pages.metrics.encode() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(error) => {
-            tracing::error!(error, "the metrics can't be read");
-            (StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be read; the log says why\n").into_response()
+            tracing::error!(%error, "the metrics can't be written");
+            (StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written; the log says why\n").into_response()
         }
     }
 }

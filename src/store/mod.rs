@@ -111,7 +111,10 @@ pub trait Store: Send + Sync {
     /// Gives up an open or dead delivery for good: `superseded`. False when it had already ended otherwise.
     async fn discard(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Figures for metrics, readiness and the board. Fails when the store cannot be written.
+    /// Fails when the store can't be written.
+    async fn probe(&self) -> Result<(), StoreError>;
+
+    /// Figures for metrics and the board.
     async fn overview(&self) -> Result<Overview, StoreError>;
 
     /// Whether another process wrote to the store since the last call: reload what is kept in memory.

@@ -40,9 +40,14 @@ pub enum Ask {
     },
 }
 
+/// Why nobody answers; the words are for the asker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("I am busy with other commands; try again in a few seconds")]
-pub struct Busy;
+pub enum NoAnswer {
+    #[error("I am busy with other commands; try again in a few seconds")]
+    Busy,
+    #[error("I am being stopped; try again when I am back")]
+    Stopping,
+}
 
 impl Inbox {
     pub fn new() -> (Inbox, mpsc::Receiver<Ask>) {
@@ -50,10 +55,13 @@ impl Inbox {
         (Inbox(sender), receiver)
     }
 
-    pub async fn ask(&self, request: Request) -> Result<Reply, Busy> {
+    pub async fn ask(&self, request: Request) -> Result<Reply, NoAnswer> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Ask::Command { request, reply }).map_err(|_| Busy)?;
-        answer.await.map_err(|_| Busy)
+        self.0.try_send(Ask::Command { request, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NoAnswer::Busy,
+            mpsc::error::TrySendError::Closed(_) => NoAnswer::Stopping,
+        })?;
+        answer.await.map_err(|_| NoAnswer::Stopping)
     }
 
     /// Empty when nothing matches, or nothing was found within `patience`.

@@ -245,7 +245,10 @@ impl Bot {
     /// What housekeeping does each second.
     pub async fn keep_house(&self) {
         let (store, tracker, dispatcher) = (self.store(), self.tracker(), self.dispatcher());
-        self.within(async move { app::take_over(store.as_ref(), &tracker, &dispatcher).await }).await.unwrap();
+        let (poller, now) = (Arc::clone(&self.life().poller), self.now());
+        self.within(async move { app::take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await })
+            .await
+            .unwrap();
     }
 
     // ----------------------------------------------------------------------------------------------------------- time

@@ -423,8 +423,8 @@ async fn statuses_over_the_wire_mean_the_same_for_every_kind() {
             (404, "dead"),
             (410, "dead"),
             (429, "retry"),
-            (500, "retry"),
-            (503, "retry"),
+            (500, "unknown"),
+            (503, "unknown"),
             (504, "unknown"),
         ] {
             sink.answer(&party.url, [Answer::status(status)]);

@@ -99,6 +99,10 @@ impl Store for Holding {
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
         self.inner.prune(before).await
     }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.inner.probe().await
+    }
 }
 
 /// A tracker of one run, which is known unless said otherwise.
@@ -248,8 +252,7 @@ async fn the_first_poll_of_a_workspace_beside_the_first_watch() {
 async fn a_watch_between_the_store_and_the_memory_of_the_poll_that_saw_the_end() {
     let scene = Scene::seen("Running", "Running").await;
     let held = scene.store.recorded.next();
-    let (tracker, sight) =
-        (Arc::clone(&scene.tracker), Sight { runs: vec![run("Success", "Success")], ..Sight::default() });
+    let (tracker, sight) = (Arc::clone(&scene.tracker), Sight::of_run(run("Success", "Success")));
     let polling = tokio::spawn(async move { tracker.observe(&workspace(), sight, at(5)).await.unwrap() });
     held.committed.await.unwrap();
     // The end is durable without this room, which asks while the poll has not heard of its success yet.
@@ -265,8 +268,7 @@ async fn a_watch_between_the_store_and_the_memory_of_the_poll_that_saw_the_end()
 async fn a_watch_between_the_store_and_the_memory_of_a_poll_that_saw_a_stage_move() {
     let scene = Scene::seen("Running", "Init").await;
     let held = scene.store.recorded.next();
-    let (tracker, sight) =
-        (Arc::clone(&scene.tracker), Sight { runs: vec![run("Running", "Running")], ..Sight::default() });
+    let (tracker, sight) = (Arc::clone(&scene.tracker), Sight::of_run(run("Running", "Running")));
     let polling = tokio::spawn(async move { tracker.observe(&workspace(), sight, at(5)).await.unwrap() });
     held.committed.await.unwrap();
     assert_eq!(scene.watch("1", run("Running", "Init")).await.unwrap(), Watched::New);

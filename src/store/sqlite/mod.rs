@@ -127,8 +127,11 @@ impl Store for Sqlite {
         self.write(move |open| writes::discard(open, id, now)).await
     }
 
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.write(probe).await
+    }
+
     async fn overview(&self) -> Result<Overview, StoreError> {
-        self.write(probe).await?;
         let overview = self.readers.read(reads::overview).await?;
         Ok(Overview { recovered: self.recovered.clone(), ..overview })
     }

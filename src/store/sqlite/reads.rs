@@ -51,7 +51,12 @@ pub fn deliveries(connection: &Connection, filter: &DeliveryFilter) -> rusqlite:
     parameters.push(&limit);
     let given = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
     let statement = format!("{} {given} ORDER BY d.number DESC LIMIT ?{}", sql::DELIVERY_COLUMNS, parameters.len());
-    all(connection, &statement, parameters.as_slice(), rows::delivery_row)
+    let found = all(connection, &statement, parameters.as_slice(), |row| Ok(rows::delivery_row(row)))?;
+    let readable = |row: rusqlite::Result<DeliveryRow>| match row {
+        Err(rusqlite::Error::FromSqlConversionFailure(..)) => None,
+        row => Some(row),
+    };
+    found.into_iter().filter_map(readable).collect()
 }
 
 pub fn delivery(connection: &Connection, id: &str) -> rusqlite::Result<Option<(DeliveryRow, Vec<Attempt>)>> {

@@ -93,6 +93,12 @@ pub const CLAIM: &str = "
       (SELECT c.json FROM changes AS c
        WHERE c.workspace = deliveries.workspace AND c.run = deliveries.run AND c.sequence = deliveries.sequence)";
 
+/// A row whose change can't be read.
+pub const BURY: &str = "
+    UPDATE deliveries SET state = 'dead', settled_at = ?2, reason = 'its change can''t be read', head = 0
+    WHERE number = ?1
+    RETURNING destination, workspace, run";
+
 pub const INSERT_ATTEMPT: &str = "INSERT INTO attempts (delivery, attempt, started_at) VALUES (?1, ?2, ?3)";
 
 /// Also when the row was discarded meanwhile: what happened on the wire is kept.

@@ -131,9 +131,19 @@ pub fn claim(
     let mut claimed = Vec::new();
     for (destination, _) in queues {
         let number: i64 = connection.prepare_cached(sql::NEXT_CLAIMABLE)?.query_row([destination], |row| row.get(0))?;
-        let delivery = connection.prepare_cached(sql::CLAIM)?.query_row([number], rows::delivery)?;
-        connection.prepare_cached(sql::INSERT_ATTEMPT)?.execute(params![number, delivery.attempt, now])?;
-        claimed.push(delivery);
+        match connection.prepare_cached(sql::CLAIM)?.query_row([number], rows::delivery) {
+            Ok(delivery) => {
+                connection.prepare_cached(sql::INSERT_ATTEMPT)?.execute(params![number, delivery.attempt, now])?;
+                claimed.push(delivery);
+            }
+            // One bad row must not stop all the others.
+            Err(rusqlite::Error::FromSqlConversionFailure(..)) => {
+                tracing::error!(number, "a stored change can't be read; its delivery is given up");
+                let queue = connection.prepare_cached(sql::BURY)?.query_row(params![number, now], Queue::of_row)?;
+                queue.mark_head(connection)?;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(claimed)
 }
