@@ -653,12 +653,12 @@ fn embed(body: &serde_json::Value) -> String {
 pub fn readable(markdown: &str) -> String {
     let mut text = String::new();
     let mut characters = markdown.replace("**", "").chars().collect::<Vec<_>>().into_iter().peekable();
-    let mut in_label = false;
+    let (mut in_label, mut in_code) = (false, false);
     while let Some(c) = characters.next() {
         match c {
             '\\' => text.extend(characters.next()),
-            '`' => {}
-            '[' => in_label = true,
+            '`' => in_code = !in_code,
+            '[' if !in_code => in_label = true,
             ']' if in_label => {
                 in_label = false;
                 if characters.peek() == Some(&'(') {
