@@ -14,6 +14,9 @@
 //! A life of the bot has a runtime of its own, so that a crash takes away whatever was under way, as a crash does. What
 //! a test leaves unread fails it: a message, an open delivery, a complaint of a model, a warning in the log.
 
+// So that clippy knows the helpers below for tests.
+#![cfg(test)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
