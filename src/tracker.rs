@@ -504,13 +504,16 @@ impl Tracker {
         }
     }
 
-    /// Takes over a run as a subscription found it in the store. A poll may stand between its record and its memory
-    /// then, or have passed both already; where none came in between, what only memory knows of the run stays.
+    /// Takes over a run as a subscription left it in the store. Where somebody else moved the run meanwhile, memory keeps an older version than
+    /// the store, so that the next record is refused and memory learns first what else is new: another process may
+    /// have subscribed too. Never a newer one, which would be refused for ever.
     fn catch_up(&self, workspace: &WorkspaceKey, stored: RunState) {
-        let known = self.state(workspace, &stored.snapshot.id);
-        match known.filter(|known| known.version + 1 == stored.version) {
-            Some(known) => self.remember(workspace, RunState { version: stored.version, ..(*known).clone() }),
-            None => self.remember(workspace, stored),
+        match self.state(workspace, &stored.snapshot.id) {
+            Some(known) if known.version + 1 == stored.version => {
+                self.remember(workspace, RunState { version: stored.version, ..(*known).clone() });
+            }
+            None if stored.version == 1 => self.remember(workspace, stored),
+            _ => self.remember(workspace, RunState { version: stored.version - 1, ..stored }),
         }
     }
 

@@ -14,8 +14,12 @@
 //! A life of the bot has a runtime of its own, so that a crash takes away whatever was under way, as a crash does. What
 //! a test leaves unread fails it: a message, an open delivery, a complaint of a model, a warning in the log.
 
+// So that clippy knows the helpers below for tests.
+#![cfg(test)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -129,6 +133,7 @@ pub struct Bot {
 /// From a start to a stop or a crash.
 struct Life {
     runtime: Option<Runtime>,
+    dying: Arc<AtomicBool>,
     store: Arc<dyn Store>,
     tracker: Arc<Tracker>,
     poller: Arc<Poller>,
@@ -182,6 +187,7 @@ impl Bot {
     pub async fn crash(&mut self) {
         let mut life = self.life.take().expect("the bot is alive");
         let runtime = life.runtime.take().expect("a life has a runtime");
+        life.dying.store(true, Ordering::Release);
         drop(life);
         runtime.shutdown_background();
         if self.setup.gateway {
@@ -192,7 +198,8 @@ impl Bot {
     /// The process starts again, on the same store.
     pub async fn revive(&mut self) {
         assert!(self.life.is_none(), "the bot is alive already");
-        let dispatch = self.logs.dispatch();
+        let dying = Arc::new(AtomicBool::new(false));
+        let dispatch = self.logs.dispatch(Arc::clone(&dying));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -206,7 +213,8 @@ impl Bot {
         let (parts, typed) = building.await.expect("the bot does not panic");
         let App { store, tracker, poller, dispatcher, metrics, inbox, workspaces, .. } = parts;
         let runtime = Some(runtime);
-        self.life = Some(Life { runtime, store, tracker, poller, dispatcher, metrics, inbox, workspaces, typed });
+        self.life =
+            Some(Life { runtime, dying, store, tracker, poller, dispatcher, metrics, inbox, workspaces, typed });
     }
 
     pub async fn restart(&mut self) {
@@ -656,12 +664,12 @@ fn embed(body: &serde_json::Value) -> String {
 pub fn readable(markdown: &str) -> String {
     let mut text = String::new();
     let mut characters = markdown.replace("**", "").chars().collect::<Vec<_>>().into_iter().peekable();
-    let mut in_label = false;
+    let (mut in_label, mut in_code) = (false, false);
     while let Some(c) = characters.next() {
         match c {
             '\\' => text.extend(characters.next()),
-            '`' => {}
-            '[' => in_label = true,
+            '`' => in_code = !in_code,
+            '[' if !in_code => in_label = true,
             ']' if in_label => {
                 in_label = false;
                 if characters.peek() == Some(&'(') {
@@ -732,13 +740,14 @@ impl Write for Page {
 struct Logs(Arc<Mutex<Vec<String>>>);
 
 impl Logs {
-    fn dispatch(&self) -> tracing::Dispatch {
+    /// What is said while `dying` is not heard: a dead process says nothing.
+    fn dispatch(&self, dying: Arc<AtomicBool>) -> tracing::Dispatch {
         let logs = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::WARN)
             .with_ansi(false)
             .without_time()
-            .with_writer(move || logs.clone())
+            .with_writer(move || if dying.load(Ordering::Acquire) { Logs::default() } else { logs.clone() })
             .finish();
         tracing::Dispatch::new(subscriber)
     }

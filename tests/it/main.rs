@@ -3,14 +3,15 @@
 // clippy.toml allows these in test functions; the helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-#[allow(dead_code)]
 mod bot;
 mod channels;
 mod config;
+mod conversations;
 mod dataworks;
 mod discord;
 mod fake_discord;
 mod model;
+mod process;
 mod races;
 mod sink;
 mod store_contract;

@@ -148,6 +148,8 @@ impl Day {
             Event::Watch(room, run) => self.watch(room, run).await,
             Event::Race(room, run) => self.race(room, run).await,
             Event::Unwatch(room, run) => {
+                // What another process subscribed is known within a second.
+                self.bot.keep_house().await;
                 let said = self.bot.say(room_of(room), &format!("/unwatch {}", self.runs[run])).await.text;
                 let watched = self.model.watches(room, run);
                 assert_eq!(said.starts_with("No longer watching"), watched, "{self:?}: {said}");

@@ -235,6 +235,20 @@ async fn a_reload_between_the_store_and_the_memory_of_a_watch() {
 }
 
 #[tokio::test]
+async fn another_process_subscribes_just_before() {
+    let scene = Scene::seen("Running", "Init").await;
+    let state = scene.tracker.state(&workspace().key(), &id()).unwrap();
+    // Housekeeping has not looked since.
+    scene.store.inner.subscribe(&subscription("2"), Some(&state)).await.unwrap();
+    assert_eq!(scene.watch("1", run("Running", "Init")).await.unwrap(), Watched::New);
+    scene.see(5, "Running", "Running").await;
+    scene.see(10, "Success", "Success").await;
+    for room in ["1", "2"] {
+        assert_eq!(scene.owed(room).await, ["stage Running", "stage Success", "finished Success"], "room {room}");
+    }
+}
+
+#[tokio::test]
 async fn the_first_poll_of_a_workspace_beside_the_first_watch() {
     let scene = Scene::empty().await;
     let held = scene.store.subscribed.next();

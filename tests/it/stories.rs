@@ -512,7 +512,11 @@ async fn a_destination_that_is_gone_gets_one_request() {
         bot.world.advance(PROJECT, &run).unwrap();
         bot.turn().await;
     }
-    bot.pass(seconds(86_400)).await;
+    for _ in 0..24 {
+        bot.step(seconds(3600));
+        bot.deliver().await;
+    }
+    bot.turn().await;
     assert_eq!(bot.requests("chat").len(), 1);
     assert_eq!(bot.heard(ROOM).len(), 4 + 1, "four changes, and PROD waits; other destinations are unaffected");
     assert_eq!(bot.take_logs("refuses for good"), 1);
