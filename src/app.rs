@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, CATALOG, Context};
@@ -18,7 +20,7 @@ use crate::http::{self, Pages};
 use crate::meter::Meter;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Timestamp, Workspace};
-use crate::net::{Net, NetError};
+use crate::net::{Net, NetError, Refused};
 use crate::poller::Poller;
 use crate::render::{self, Renderer};
 use crate::schedule::{Intervals, Limits};
@@ -250,10 +252,9 @@ fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>) -> Result<(Outlets, 
     let mut outlets = Outlets { channels, rooms: HashMap::new() };
     let mut surfaces: Vec<NamedSurface> = Vec::new();
     if let Some(settings) = &config.discord {
-        let wrong = |key: &str, said: String| AppError::Settings(Problem::new(key, said));
-        let token = settings.token.read().map_err(|error: SecretError| wrong("discord.token", error.to_string()))?;
-        let api = settings.api.parse().map_err(|error: url::ParseError| wrong("discord.api", error.to_string()))?;
-        let client = net.client_for(&api).map_err(|refused| wrong("discord.api", refused.to_string()))?.clone();
+        let (api, token) = discord_access(settings)?;
+        let refused = |said: Refused| Problem::new("discord.api", said.to_string());
+        let client = net.client_for(&api).map_err(refused)?.clone();
         let channel: Arc<dyn Channel> = Arc::new(discord::Bot::new(api, token.clone(), net.clone()));
         let outlet = Outlet { channel, locale: settings.locale.clone(), timezone: settings.timezone.clone() };
         outlets.rooms.insert(surfaces::discord::NAME.to_owned(), outlet);
@@ -261,6 +262,19 @@ fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>) -> Result<(Outlets, 
         surfaces.push((surfaces::discord::NAME, Arc::new(surface)));
     }
     Ok((outlets, surfaces))
+}
+
+/// The rooms that the Discord bot sits in, as a way out.
+pub fn discord_bot(settings: &surfaces::discord::Settings, net: &Net) -> Result<discord::Bot, AppError> {
+    let (api, token) = discord_access(settings)?;
+    Ok(discord::Bot::new(api, token, net.clone()))
+}
+
+fn discord_access(settings: &surfaces::discord::Settings) -> Result<(Url, SecretString), AppError> {
+    let wrong = |key: &str, said: String| Problem::new(key, said);
+    let token = settings.token.read().map_err(|error: SecretError| wrong("discord.token", error.to_string()))?;
+    let api = settings.api.parse().map_err(|error: url::ParseError| wrong("discord.api", error.to_string()))?;
+    Ok((api, token))
 }
 
 /// A configured channel, ready to send.
