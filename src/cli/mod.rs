@@ -10,6 +10,7 @@ mod demo;
 mod render;
 mod run;
 mod schema;
+mod screen;
 mod send;
 mod simulate;
 mod subscriptions;
