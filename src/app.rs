@@ -220,7 +220,7 @@ async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static s
 pub async fn listen(config: &Config) -> Result<TcpListener, AppError> {
     let address = config.server.listen;
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| AppError::Listen { address: address.to_string(), said: error.to_string() })
+    bound.map_err(|error| AppError::Listen { address: address.to_string(), said: error.kind().to_string() })
 }
 
 /// The templates; what is wrong with the operator's is logged, and the built-in ones serve.

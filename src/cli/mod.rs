@@ -78,7 +78,7 @@ pub struct Globals {
     pub log_format: Option<LogFormat>,
     /// What is logged: error, warn, info, debug or trace, also by module: warn,callboard=debug [default: info, in the
     /// demo error]
-    #[arg(long, global = true, value_name = "LEVEL", env = "CALLBOARD_LOG")]
+    #[arg(long, global = true, value_name = "LEVEL", env = "CALLBOARD_LOG", hide_env_values = true)]
     pub log: Option<String>,
 }
 

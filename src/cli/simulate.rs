@@ -23,7 +23,12 @@ impl Simulate {
     pub async fn run(self, _: &Globals) -> Exit {
         let listener = match TcpListener::bind(self.listen).await {
             Ok(listener) => listener,
-            Err(error) => return fail(Exit::Failed, &format!("can't listen on {}: {error}", self.listen)),
+            Err(error) => {
+                return fail(
+                    Exit::Failed,
+                    &format!("can't listen on {}: {}; choose another with --listen", self.listen, error.kind()),
+                );
+            }
         };
         let address = listener.local_addr().unwrap_or(self.listen);
         let world = dataworks::World::new(demo::ACCESS_KEY_ID, demo::ACCESS_KEY_SECRET);

@@ -153,7 +153,10 @@ async fn remove(given: &str, store: &dyn Store, subscriptions: &[Subscription]) 
 
 async fn import(file: &Path, store: &dyn Store, runs: &[(WorkspaceKey, RunState)]) -> Result<Exit, Refusal> {
     let named = |said: &dyn std::fmt::Display| Refusal::Failed(format!("{}: {said}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| named(&error.kind()))?;
+    let text = std::fs::read_to_string(file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => named(&"there is no such file"),
+        kind => named(&format!("it can't be read: {kind}")),
+    })?;
     let wrong = |error: serde_json::Error| named(&format!("it is no list that `export` wrote: {error}"));
     let subscriptions: Vec<Subscription> = serde_json::from_str(&text).map_err(wrong)?;
     let (mut added, mut existed, mut over) = (0, 0, 0);
