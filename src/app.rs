@@ -162,7 +162,8 @@ impl App {
         loops.spawn(named("polling", polling));
         let delivering = deliver(Arc::clone(&dispatcher), Arc::clone(&tracker), Arc::clone(&clock), stop.clone());
         loops.spawn(named("delivery", delivering));
-        let keeping = keep_house(store, Arc::clone(&tracker), Arc::clone(&dispatcher), clock, stop.clone());
+        let keeping =
+            keep_house(store, Arc::clone(&tracker), Arc::clone(&poller), Arc::clone(&dispatcher), clock, stop.clone());
         loops.spawn(named("housekeeping", keeping));
         let served = http::serve(listener, Arc::clone(&pages), stop.clone());
         loops.spawn(named("the HTTP server", async move {
@@ -310,6 +311,7 @@ async fn deliver(dispatcher: Arc<Dispatcher>, tracker: Arc<Tracker>, clock: Cloc
 async fn keep_house(
     store: Arc<dyn Store>,
     tracker: Arc<Tracker>,
+    poller: Arc<Poller>,
     dispatcher: Arc<Dispatcher>,
     clock: Clock,
     stop: CancellationToken,
@@ -319,7 +321,10 @@ async fn keep_house(
         let now = clock();
         let kept = async {
             if store.changed_elsewhere().await? {
+                let watched = tracker.watched();
                 tracker.reload().await?;
+                // Nobody waits for the long interval of a workspace that nobody watched.
+                tracker.watched().difference(&watched).for_each(|workspace| poller.hurry(workspace, now));
                 dispatcher.revive();
             }
             if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
