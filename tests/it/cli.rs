@@ -430,8 +430,8 @@ async fn a_dead_delivery_is_brought_back_beside_the_running_service() {
     stage.configure(&format!("[channels.audit]\nkind = \"webhook\"\nurl = \"{url}\"\n"));
     let run = stage.world.add_run(PROJECT, RunSpec::online("orders_daily v12"));
     let mut service = Going::start(stage.path(), &["run"]);
-    // The second call is made when the first page is recorded: from here on, changes are told.
-    tokio::time::timeout(PATIENCE, stage.world.wait_for_calls(2)).await.expect("the service polls");
+    // Nobody watches yet, so the next look would be long in coming: the subscription must bring it forward.
+    tokio::time::timeout(PATIENCE, stage.world.wait_for_calls(1)).await.expect("the service polls");
 
     let id = run.to_string();
     let add = ["subscriptions", "add", "--workspace", "warehouse", "--run", &id, "--to", "audit"];
@@ -441,7 +441,7 @@ async fn a_dead_delivery_is_brought_back_beside_the_running_service() {
     assert!(again.status == Some(0) && again.out.ends_with("sends the same there already\n"), "{again:?}");
     let second = stage.callboard(&["run"]);
     assert!(second.status == Some(1) && second.err.contains("callboard: "), "two services on one store: {second:?}");
-    // A service that has not taken the subscription over yet is refused by the store and looks again.
+    // A poll that does not know of the subscription yet is refused by the store and computed again.
     stage.sink.answer(&url, [Answer::status(404)]);
     stage.world.advance(PROJECT, &run).unwrap();
     let list = ["deliveries", "list", "--state", "dead", "--json"];
@@ -535,7 +535,7 @@ async fn what_simulate_prints_is_a_configuration_that_follows_it() {
 #[test]
 fn the_demo_answers_what_is_typed_posts_messages_and_ends_by_itself() {
     let folder = nowhere();
-    let ran = callboard_reading(folder.path(), &["demo", "--for", "5s"], "/watch 3f9a51d0\n/runs\n");
+    let ran = callboard_reading(folder.path(), &["demo", "--for", "4s"], "/watch 3f9a51d0\n/runs\n");
     assert_eq!((ran.status, ran.err.as_str()), (Some(0), ""), "{}", ran.out);
     assert!(!ran.out.contains('\u{1b}'), "colours in a pipe: {}", ran.out);
     let welcome: String = ran.out.lines().take(12).map(|line| format!("{line}\n")).collect();
@@ -545,7 +545,7 @@ fn the_demo_answers_what_is_typed_posts_messages_and_ends_by_itself() {
         "Watching customer_profile v7 in warehouse (3f9a51d0)",
         "finance_report v3: stage 1 of 3",
         "✅ BUILD_PACKAGE passed · orders_daily v12",
-        "The demo ran for 5 s and posted ",
+        "The demo ran for 4 s and posted ",
     ] {
         assert!(ran.out.contains(expected), "{expected:?} is missing in\n{}", ran.out);
     }
