@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, CATALOG, Context};
@@ -17,7 +19,7 @@ use crate::http::{self, Pages};
 use crate::meter::Meter;
 use crate::metrics::{AttemptLabels, Metrics};
 use crate::model::{Clock, Timestamp, Workspace, elapsed};
-use crate::net::{Net, NetError};
+use crate::net::{Net, NetError, Refused};
 use crate::poller::Poller;
 use crate::render::{self, Renderer};
 use crate::schedule::{Intervals, Limits};
@@ -218,7 +220,7 @@ async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static s
 pub async fn listen(config: &Config) -> Result<TcpListener, AppError> {
     let address = config.server.listen;
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| AppError::Listen { address: address.to_string(), said: error.to_string() })
+    bound.map_err(|error| AppError::Listen { address: address.to_string(), said: error.kind().to_string() })
 }
 
 /// The templates; what is wrong with the operator's is logged, and the built-in ones serve.
@@ -255,10 +257,9 @@ fn ways(
     let mut outlets = Outlets { channels, rooms: HashMap::new() };
     let mut surfaces: Vec<NamedSurface> = Vec::new();
     if let Some(settings) = &config.discord {
-        let wrong = |key: &str, said: String| AppError::Settings(Problem::new(key, said));
-        let token = settings.token.read().map_err(|error: SecretError| wrong("discord.token", error.to_string()))?;
-        let api = settings.api.parse().map_err(|error: url::ParseError| wrong("discord.api", error.to_string()))?;
-        let client = net.client_for(&api).map_err(|refused| wrong("discord.api", refused.to_string()))?.clone();
+        let (api, token) = discord_access(settings)?;
+        let refused = |said: Refused| Problem::new("discord.api", said.to_string());
+        let client = net.client_for(&api).map_err(refused)?.clone();
         let channel: Arc<dyn Channel> = Arc::new(discord::Bot::new(api, token.clone(), net.clone()));
         let outlet = Outlet { channel, locale: settings.locale.clone(), timezone: settings.timezone.clone() };
         outlets.rooms.insert(surfaces::discord::NAME.to_owned(), outlet);
@@ -277,6 +278,19 @@ async fn count_recovered(store: &dyn Store, outlets: &Outlets, metrics: &Metrics
         tracing::info!(%to, count, "the last process ended while sending; what may have arrived is sent again");
     }
     Ok(())
+}
+
+/// The rooms that the Discord bot sits in, as a way out.
+pub fn discord_bot(settings: &surfaces::discord::Settings, net: &Net) -> Result<discord::Bot, AppError> {
+    let (api, token) = discord_access(settings)?;
+    Ok(discord::Bot::new(api, token, net.clone()))
+}
+
+fn discord_access(settings: &surfaces::discord::Settings) -> Result<(Url, SecretString), AppError> {
+    let wrong = |key: &str, said: String| Problem::new(key, said);
+    let token = settings.token.read().map_err(|error: SecretError| wrong("discord.token", error.to_string()))?;
+    let api = settings.api.parse().map_err(|error: url::ParseError| wrong("discord.api", error.to_string()))?;
+    Ok((api, token))
 }
 
 /// A configured channel, ready to send.
@@ -353,8 +367,10 @@ pub async fn take_over(
 ) -> Result<(), StoreError> {
     // In this order: the first asks only once for each change.
     if store.changed_elsewhere().await? || tracker.is_behind() {
+        let watched = tracker.watched();
         tracker.reload().await?;
-        poller.hurry_all(now);
+        // Nobody waits for the long interval of a workspace that nobody watched.
+        tracker.watched().difference(&watched).for_each(|workspace| poller.hurry(workspace, now));
         dispatcher.revive();
     }
     Ok(())

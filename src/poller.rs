@@ -95,11 +95,6 @@ impl Poller {
         self.changed.notify_one();
     }
 
-    /// Somebody may have subscribed to anything that is watched.
-    pub fn hurry_all(&self, now: Timestamp) {
-        self.workspaces.keys().filter(|key| self.tracker.is_watched(key)).for_each(|key| self.hurry(key, now));
-    }
-
     async fn poll(&self, key: &WorkspaceKey, now: Timestamp) {
         let Some(workspace) = self.workspaces.get(key) else { return };
         let failing = self.tracker.freshness(key, None).failure;

@@ -471,6 +471,11 @@ impl Tracker {
         self.subscriptions.iter().any(|subscription| subscription.scope.workspace() == workspace)
     }
 
+    /// The workspaces that somebody wants something from.
+    pub fn watched(&self) -> HashSet<WorkspaceKey> {
+        self.subscriptions.iter().map(|subscription| subscription.scope.workspace().clone()).collect()
+    }
+
     /// Subscriptions on this one run.
     pub fn watchers(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
         let scope = Scope::Run { workspace: workspace.clone(), run: run.clone() };

@@ -1,20 +1,38 @@
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use clap::Args;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
 use serde_json::json;
 
-use super::{Exit, Globals, environment, print, print_json};
+use super::{Exit, Globals, counted, environment, fail, print, print_json};
+use crate::app::{self, AppError};
+use crate::channels::{self, Channel, DIALECTS};
 use crate::config::{self, Config, Invalid};
-use crate::settings::Problem;
+use crate::net::Net;
+use crate::render::Renderer;
+use crate::settings::{Problem, quoted};
+use crate::sources::Source;
 
-/// Say everything that is wrong with the configuration, all at once
+/// Say everything that is wrong with configuration and templates, all at once
 ///
 /// Reads the configuration as `run` would and reports each mistake with file, line, column and key: unknown and missing
-/// keys, wrong values, sections that don't fit together, unset environment variables and missing secret files. Secrets
-/// are never shown.
+/// keys, wrong values, sections that don't fit together, unset environment variables, missing secret files, templates
+/// that can't be rendered. Secrets are never shown.
+///
+/// With --online it then asks the outside world, without posting anything: DataWorks for one page of runs of each
+/// workspace, Discord for its webhooks and the bot, and of every other channel only whether its host answers; what its
+/// secret is worth only a message shows, see `callboard send`.
+///
+/// Exit status: 0 all is well, 1 something did not answer as it should, 2 the configuration is wrong.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Print the mistakes as JSON
+    /// Also try credentials and destinations, without posting anything
+    #[arg(long)]
+    online: bool,
+    /// Print what was found as JSON
     #[arg(long)]
     json: bool,
 }
@@ -22,9 +40,10 @@ pub struct Check {
 impl Check {
     pub async fn run(self, globals: &Globals) -> Exit {
         let file = globals.config_file().display().to_string();
-        match config::load_and_check(globals.config.as_deref(), environment(), &beyond_the_configuration) {
+        let more = |config: &Config| templates(config).into_iter().chain(beyond_the_shape(config)).collect();
+        match config::load_and_check(globals.config.as_deref(), environment(), &more) {
             Err(invalid) => self.tell_mistakes(&invalid),
-            Ok(config) => self.tell_fine(&file, &config),
+            Ok(config) => self.tell_fine(&file, &config).await,
         }
     }
 
@@ -39,22 +58,171 @@ impl Check {
         if told == Exit::Done { Exit::Misused } else { told }
     }
 
-    fn tell_fine(&self, file: &str, config: &Config) -> Exit {
-        if self.json {
+    async fn tell_fine(&self, file: &str, config: &Config) -> Exit {
+        if !self.json {
+            let parts = [
+                counted(config.workspaces.len(), "workspace"),
+                counted(config.channels.len(), "channel"),
+                counted(config.subscriptions.len(), "standing subscription"),
+            ];
+            let told = print(&format!("{file} is fine: {}\n", parts.join(", ")));
+            if told != Exit::Done || !self.online {
+                return told;
+            }
+        }
+        if !self.online {
             return print_json(&json!({ "ok": true, "mistakes": [] }));
         }
-        let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
-        let parts = [
-            count(config.workspaces.len(), "workspace"),
-            count(config.channels.len(), "channel"),
-            count(config.subscriptions.len(), "standing subscription"),
-        ];
-        print(&format!("{file} is fine: {}\n", parts.join(", ")))
+        match self.ask_around(config).await {
+            Ok(found) => self.sum_up(&found),
+            Err(error @ AppError::Settings(_)) => fail(Exit::Misused, &error.to_string()),
+            Err(error) => fail(Exit::Failed, &error.to_string()),
+        }
+    }
+
+    /// Each finding is told as soon as it is there.
+    async fn ask_around(&self, config: &Config) -> Result<Vec<Finding>, AppError> {
+        let questions = questions(config)?;
+        let width = questions.iter().map(|question| question.about.chars().count()).max().unwrap_or_default();
+        let answers = questions.into_iter().map(Question::ask);
+        let mut answers = std::pin::pin!(futures_util::stream::iter(answers).buffered(AT_ONCE));
+        let mut found = Vec::new();
+        while let Some(finding) = answers.next().await {
+            if !self.json {
+                let (symbol, word) = if finding.ok { ("✓", "ok    ") } else { ("✗", "failed") };
+                print(&format!("{symbol} {word}  {:<width$}  {}\n", finding.about, finding.said));
+            }
+            found.push(finding);
+        }
+        Ok(found)
+    }
+
+    fn sum_up(&self, found: &[Finding]) -> Exit {
+        let failed = found.iter().filter(|finding| !finding.ok).count();
+        let told = match (self.json, failed) {
+            (true, _) => print_json(&json!({ "ok": failed == 0, "mistakes": [], "online": found })),
+            (false, 0) => print("Everything answers; nothing was posted.\n"),
+            (false, _) => print(&format!("{failed} of {} failed; nothing was posted.\n", found.len())),
+        };
+        if told == Exit::Done && failed > 0 { Exit::Failed } else { told }
     }
 }
 
-/// What the configuration names and other modules check, such as templates; told together with its own mistakes.
-/// What needs the network (credentials, destinations) comes after [`config::load_and_check`], on a good configuration.
-fn beyond_the_configuration(_config: &Config) -> Vec<Problem> {
-    Vec::new()
+// ------------------------------------------------------------------------------------------------------- offline
+
+/// What is wrong with the operator's templates, told at the key that names their folder.
+fn templates(config: &Config) -> Vec<Problem> {
+    let at_folder = |Problem { key, message }: Problem| {
+        let message = if key == "folder" { message } else { format!("{key}: {message}") };
+        Problem::new("templates.folder", message)
+    };
+    Renderer::load(&config.templates, &DIALECTS).1.into_iter().map(at_folder).collect()
+}
+
+/// What only the parts themselves know: template sets that don't exist, channels that can't be made. A broken template
+/// is not among them, because the built-in one serves in its place.
+pub fn beyond_the_shape(config: &Config) -> Vec<Problem> {
+    let mut problems = template_sets(config);
+    let net = match Net::new(&config.network) {
+        Ok(net) => net,
+        Err(error) => {
+            problems.push(Problem::new("network", error.to_string()));
+            return problems;
+        }
+    };
+    let refused = config.channels.iter().filter_map(|(name, settings)| {
+        channels::build(settings, &net).err().map(|problem| problem.under(&format!("channels.{name}")))
+    });
+    problems.extend(refused);
+    problems
+}
+
+fn template_sets(config: &Config) -> Vec<Problem> {
+    let (renderer, _) = Renderer::load(&config.templates, &DIALECTS);
+    let unknown = config.subscriptions.iter().zip(0..).filter_map(|(standing, index): (_, usize)| {
+        let said = unknown_set(&renderer, standing.template.as_deref()?)?;
+        Some(Problem::new(format!("subscriptions[{index}].template"), said))
+    });
+    unknown.collect()
+}
+
+/// What to say of a template set that does not exist.
+pub fn unknown_set(renderer: &Renderer, set: &str) -> Option<String> {
+    let known: Vec<&str> = renderer.sets().collect();
+    let shown = quoted(set);
+    match config::nearest(set, known.iter().copied()) {
+        _ if known.contains(&set) => None,
+        Some(close) => Some(format!("there is no template set {shown}; did you mean {close:?}?")),
+        None => Some(format!("there is no template set {shown}; there are {}", known.join(", "))),
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------- online
+
+/// Questions under way at once.
+const AT_ONCE: usize = 8;
+
+/// What one question to the outside world showed.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// `workspace warehouse`, `channel ops`, `discord`
+    about: String,
+    ok: bool,
+    said: String,
+}
+
+struct Question {
+    about: String,
+    /// What a good answer proves, and no more.
+    proves: &'static str,
+    answer: BoxFuture<'static, Result<(), String>>,
+}
+
+impl Question {
+    async fn ask(self) -> Finding {
+        let answer = self.answer.await;
+        let ok = answer.is_ok();
+        Finding { about: self.about, ok, said: answer.err().unwrap_or_else(|| self.proves.to_owned()) }
+    }
+}
+
+fn questions(config: &Config) -> Result<Vec<Question>, AppError> {
+    let net = Net::new(&config.network)?;
+    let source = std::sync::Arc::new(app::dataworks(config, &net)?);
+    // As many a second as the budget allows.
+    let apart = Duration::try_from_secs_f64(1.0 / config.dataworks.budget.per_second()).unwrap_or_default();
+    let of_workspace = |(workspace, position)| {
+        let source = std::sync::Arc::clone(&source);
+        let crate::model::Workspace { name, .. } = &workspace;
+        Question {
+            about: format!("workspace {name}"),
+            proves: "DataWorks lists its runs",
+            answer: Box::pin(async move {
+                tokio::time::sleep(apart.saturating_mul(position)).await;
+                source.list(&workspace, 1).await.map(drop).map_err(|error| error.to_string())
+            }),
+        }
+    };
+    let mut questions: Vec<Question> = config.workspaces().into_iter().zip(0..).map(of_workspace).collect();
+    for (name, settings) in &config.channels {
+        let channel = app::outlet(name, settings, &net)?.channel;
+        let answer: BoxFuture<'static, _> = Box::pin(async move { channel.probe().await });
+        questions.push(Question { about: format!("channel {name}"), proves: proof(settings), answer });
+    }
+    if let Some(settings) = &config.discord {
+        let bot = app::discord_bot(settings, &net)?;
+        let answer: BoxFuture<'static, _> = Box::pin(async move { bot.probe().await });
+        questions.push(Question { about: "discord".to_owned(), proves: "Discord knows the bot's token", answer });
+    }
+    Ok(questions)
+}
+
+fn proof(settings: &channels::Settings) -> &'static str {
+    match settings {
+        channels::Settings::DiscordWebhook(_) => "Discord knows the webhook",
+        channels::Settings::SlackWebhook(_) | channels::Settings::Dingtalk(_) | channels::Settings::Webhook(_) => {
+            "its host answers; whether it takes messages only `callboard send` shows"
+        }
+        channels::Settings::Console(_) => "writes to standard output; nothing to ask",
+    }
 }

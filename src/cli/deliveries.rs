@@ -1,7 +1,7 @@
 use clap::{Args, Subcommand};
 
-use super::{Exit, Globals, fail, print, print_json};
-use crate::model::{DeliveryState, Timestamp};
+use super::{Exit, Globals, counted, fail, print, print_json, table};
+use crate::model::{ChangeKind, DeliveryState, Timestamp};
 use crate::store::{self, Attempt, DeliveryFilter, DeliveryRow, Role, Store, StoreError};
 
 /// Look at what is owed, was delivered or given up, and act on it
@@ -41,12 +41,12 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Bring a dead delivery back; it is sent at once
+    /// Bring a dead delivery back; a running service sends it within a second
     Retry {
         /// The delivery's id or its beginning; or `dead` for every dead one
         id: String,
     },
-    /// Give up a delivery for good
+    /// Give up a delivery for good; a running service does not send it any more
     Discard {
         /// The delivery's id or its beginning
         id: String,
@@ -84,7 +84,7 @@ impl Verb {
                 };
                 let filter = DeliveryFilter { state, to: to.map(Into::into), run, limit };
                 let rows = store.deliveries(&filter).await?;
-                Ok(if json { print_json(&serde_json::json!(rows)) } else { print(&table(&rows)) })
+                Ok(if json { print_json(&serde_json::json!(rows)) } else { print(&listed(&rows, limit)) })
             }
             Verb::Show { id, json } => {
                 let Some((row, attempts)) = store.delivery(&id).await? else { return Ok(none(&id)) };
@@ -103,52 +103,73 @@ impl Verb {
                 for row in store.deliveries(&filter).await? {
                     count += usize::from(store.retry(row.delivery.id, now).await?);
                 }
-                Ok(print(&format!("{count} deliveries are pending again\n")))
+                Ok(print(&match count {
+                    0 => "no delivery is dead\n".to_owned(),
+                    _ => format!("{} pending again; {SENT_WHEN}\n", counted(count, "message")),
+                }))
             }
             Verb::Retry { id } => {
                 let Some((row, _)) = store.delivery(&id).await? else { return Ok(none(&id)) };
-                Ok(match store.retry(row.delivery.id, now).await? {
-                    true => print(&format!("{} is pending again\n", row.delivery.id)),
-                    false => fail(Exit::Failed, &format!("{} is {}, not dead", row.delivery.id, row.state.as_str())),
+                let id = row.delivery.id;
+                Ok(match store.retry(id, now).await? {
+                    true => print(&format!("{id} is pending again; {SENT_WHEN}\n")),
+                    false => {
+                        fail(Exit::Failed, &format!("{id} is {}; only what is dead can be retried", row.state.as_str()))
+                    }
                 })
             }
             Verb::Discard { id } => {
                 let Some((row, _)) = store.delivery(&id).await? else { return Ok(none(&id)) };
-                Ok(match store.discard(row.delivery.id, now).await? {
-                    true => print(&format!("{} is given up\n", row.delivery.id)),
-                    false => fail(Exit::Failed, &format!("{} is {} already", row.delivery.id, row.state.as_str())),
+                let id = row.delivery.id;
+                Ok(match store.discard(id, now).await? {
+                    true => print(&format!("{id} is given up for good\n")),
+                    false => {
+                        fail(Exit::Failed, &format!("{id} is {} already; nothing was changed", row.state.as_str()))
+                    }
                 })
             }
         }
     }
 }
 
+const SENT_WHEN: &str = "a running service sends within a second, else the next start does";
+
 fn none(id: &str) -> Exit {
     fail(
         Exit::Failed,
-        &format!("no one delivery has an id that begins with {id:?}; `callboard deliveries list` shows them"),
+        &format!("no delivery, or more than one, begins with {id:?}; `callboard deliveries list` shows their ids"),
     )
 }
 
-fn table(rows: &[DeliveryRow]) -> String {
+fn listed(rows: &[DeliveryRow], limit: usize) -> String {
     if rows.is_empty() {
         return "no deliveries\n".to_owned();
     }
-    let line = |row: &DeliveryRow| {
+    let row = |row: &DeliveryRow| {
         let DeliveryRow { delivery, state, reason, .. } = row;
-        let stage = delivery.change.stage().map(|stage| format!(" {}", stage.code)).unwrap_or_default();
-        format!(
-            "{}  {:<10} {}  {:<16} {} {}{stage}{}\n",
-            delivery.id,
-            state.as_str(),
-            delivery.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            delivery.to,
-            delivery.change.run.id.short(),
-            delivery.change.kind.name(),
-            reason.as_deref().filter(|reason| !reason.is_empty()).map(|said| format!("  {said}")).unwrap_or_default(),
-        )
+        let change = &delivery.change;
+        let what = change.stage().map_or(change.kind.name(), |stage| stage.code.as_str());
+        let what = match &change.kind {
+            ChangeKind::StageChanged { to, .. } | ChangeKind::Finished { to, .. } => format!("{what} {to}"),
+            ChangeKind::Waiting { .. } => format!("{what} waiting"),
+            ChangeKind::Started | ChangeKind::Lost { .. } => what.to_owned(),
+        };
+        [
+            delivery.id.to_string(),
+            state.as_str().to_owned(),
+            delivery.created_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            delivery.to.to_string(),
+            change.run.id.short().to_owned(),
+            what,
+            reason.clone().unwrap_or_default(),
+        ]
     };
-    rows.iter().map(line).collect()
+    let lines: Vec<[String; 7]> = rows.iter().map(row).collect();
+    let mut text = table(["ID", "STATE", "CREATED", "TO", "RUN", "CHANGE", "SAID"], &lines);
+    if rows.len() == limit {
+        text.push_str(&format!("the newest {limit}; --limit shows more\n"));
+    }
+    text
 }
 
 fn story(row: &DeliveryRow, attempts: &[Attempt]) -> String {

@@ -10,6 +10,7 @@ mod demo;
 mod render;
 mod run;
 mod schema;
+mod screen;
 mod send;
 mod simulate;
 mod subscriptions;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, Invalid};
+use crate::settings::Problem;
 
 /// In the order of the help.
 macro_rules! commands {
@@ -76,7 +78,7 @@ pub struct Globals {
     pub log_format: Option<LogFormat>,
     /// What is logged: error, warn, info, debug or trace, also by module: warn,callboard=debug [default: info, in the
     /// demo error]
-    #[arg(long, global = true, value_name = "LEVEL", env = "CALLBOARD_LOG")]
+    #[arg(long, global = true, value_name = "LEVEL", env = "CALLBOARD_LOG", hide_env_values = true)]
     pub log: Option<String>,
 }
 
@@ -125,7 +127,12 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 impl Globals {
     /// The configuration; what is wrong with it has been said on standard error.
     pub fn load(&self) -> Result<Config, Exit> {
-        config::load(self.config.as_deref(), environment()).map_err(|invalid| refuse(&invalid))
+        self.load_and_check(&|_| Vec::new())
+    }
+
+    /// The same with more checks of the whole.
+    fn load_and_check(&self, more: &dyn Fn(&Config) -> Vec<Problem>) -> Result<Config, Exit> {
+        config::load_and_check(self.config.as_deref(), environment(), more).map_err(|invalid| refuse(&invalid))
     }
 
     /// The same for commands that send nothing: they need no secret.
@@ -136,6 +143,11 @@ impl Globals {
     /// Where [`Globals::load`] reads from.
     pub fn config_file(&self) -> PathBuf {
         config::locate(self.config.as_deref().map(Path::new), &environment().collect())
+    }
+
+    /// Whether somebody said where the configuration is, so that it must be there.
+    fn names_config(&self) -> bool {
+        self.config.is_some() || std::env::var_os("CALLBOARD_CONFIG").is_some_and(|path| !path.is_empty())
     }
 
     fn start_logging(&self, default: &str) -> Result<(), String> {
@@ -208,6 +220,26 @@ pub fn print(text: &str) -> Exit {
 /// Writes a value to standard output as JSON.
 pub fn print_json(value: &serde_json::Value) -> Exit {
     print(&format!("{value:#}\n"))
+}
+
+/// `1 message`, `3 messages`
+fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Columns under their heads, two blanks apart; what stands last may be of any length.
+fn table<const COLUMNS: usize>(heads: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
+    let length = |cell: &str| cell.chars().count();
+    let heads = heads.map(str::to_owned);
+    let all = || std::iter::once(&heads).chain(rows);
+    let line = |row: &[String; COLUMNS]| {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = all().filter_map(|row| row.get(column)).map(|cell| length(cell)).max().unwrap_or_default();
+            format!("{cell}{}", " ".repeat(width - length(cell)))
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    all().map(line).collect()
 }
 
 fn command_tree() -> clap::Command {

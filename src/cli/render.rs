@@ -1,102 +1,149 @@
+use std::io::Read;
+
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Exit, Globals, fail, print, print_json};
 use crate::app;
-use crate::channels;
-use crate::model::{Change, ChangeKind};
-use crate::render::{Reader, Renderer};
+use crate::channels::{DIALECTS, console, dingtalk, discord, slack, webhook};
+use crate::config::nearest;
+use crate::model::{Change, ChangeKind, Message};
+use crate::render::{Reader, Renderer, Settings};
+use crate::settings::LOCALES;
 
 /// Show a message as it would look
 ///
-/// CHANGE is the name of a sample, such as `stage-fail` (a wrong one lists them all), or a file with a recorded change as
-/// `callboard deliveries show --json` prints it.
+/// For a chat, prints title and body in its markup; for webhook the JSON body; for console the lines of a terminal.
+/// Needs no configuration; one that is there says where templates are.
 #[derive(Debug, Args)]
+#[command(after_help = samples_help())]
 pub struct Render {
-    /// A sample's name, or a file with a recorded change
+    /// A sample's name, or a file with a recorded change as `callboard deliveries show --json` prints it, or - for
+    /// standard input
     change: String,
-    /// The channel kind whose markup is shown
+    /// The channel kind: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord for a room of the bot
     #[arg(long, value_name = "KIND", default_value = "console")]
     channel: String,
-    /// The language
+    /// The language: en, zh-CN
     #[arg(long, value_name = "LOCALE", default_value = "en")]
     locale: String,
-    /// The time zone
+    /// The time zone, such as Asia/Shanghai
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     timezone: String,
-    /// The template set
+    /// Another template set than the default, such as release
     #[arg(long, value_name = "SET")]
     template: Option<String>,
-    /// Print title, body and plain text as JSON
+    /// Print the JSON that would be posted; for console title, body and plain text
     #[arg(long)]
     json: bool,
 }
 
+fn samples_help() -> String {
+    format!("Samples: {}", names().join(", "))
+}
+
 impl Render {
     pub async fn run(self, globals: &Globals) -> Exit {
-        // Samples need no configuration; one that exists may name a folder of templates.
-        let settings = match globals.config_file().exists() || globals.config.is_some() {
+        let settings = match globals.names_config() || globals.config_file().exists() {
             true => match globals.load_without_secrets() {
                 Ok(config) => config.templates,
                 Err(exit) => return exit,
             },
-            false => crate::render::Settings::default(),
+            false => Settings::default(),
         };
         let renderer = app::renderer(&settings);
-        let kinds: Vec<&str> = channels::DIALECTS.iter().map(|dialect| dialect.kind).collect();
-        if !kinds.contains(&self.channel.as_str()) {
-            return fail(Exit::Misused, &format!("--channel {:?} is none of {}", self.channel, kinds.join(", ")));
+        match self.misuse(&renderer).map_or_else(|| find(&self.change), Err) {
+            Ok(change) => self.show(&renderer, &change),
+            Err(said) => fail(Exit::Misused, &said),
         }
-        if !crate::settings::LOCALES.contains(&self.locale.as_str()) {
-            let known = crate::settings::LOCALES.join(", ");
-            return fail(Exit::Misused, &format!("--locale {:?} is none of {known}", self.locale));
+    }
+
+    fn misuse(&self, renderer: &Renderer) -> Option<String> {
+        let kinds = DIALECTS.map(|dialect| dialect.kind);
+        let places = crate::settings::check_locale_and_timezone(&self.locale, &self.timezone);
+        let set = self.template.as_deref().and_then(|set| super::check::unknown_set(renderer, set));
+        unknown("--channel", &self.channel, &kinds)
+            .or_else(|| unknown("--locale", &self.locale, &LOCALES))
+            .or_else(|| places.first().map(|problem| format!("--{}: {}", problem.key, problem.message)))
+            .or_else(|| set.map(|said| format!("--template: {said}")))
+    }
+
+    fn show(&self, renderer: &Renderer, change: &Change) -> Exit {
+        let Render { channel, locale, timezone, template, .. } = self;
+        let reader = Reader { kind: channel, locale, timezone, template: template.as_deref() };
+        let message = renderer.render(Uuid::nil(), change, &reader, change.at).message;
+        match channel.as_str() {
+            _ if self.json => print_json(&posted(channel, &message)),
+            "webhook" => print_json(&posted(channel, &message)),
+            "console" => print(&format!("{}\n", console::lines(&message).trim_end())),
+            _ => print(&format!("{}\n\n{}\n", message.title, message.body)),
         }
-        if let Some(set) = self.template.as_deref().filter(|set| renderer.sets().all(|known| known != *set)) {
-            let known = renderer.sets().collect::<Vec<_>>().join(", ");
-            return fail(Exit::Misused, &format!("--template {set:?} is none of {known}"));
-        }
-        let change = match find(&self.change) {
-            Ok(change) => change,
-            Err(said) => return fail(Exit::Misused, &said),
-        };
-        let reader = Reader {
-            kind: &self.channel,
-            locale: &self.locale,
-            timezone: &self.timezone,
-            template: self.template.as_deref(),
-        };
-        let message = renderer.render(Uuid::nil(), &change, &reader, change.at).message;
-        if self.json {
-            return print_json(&json!({
-                "title": message.title, "body": message.body, "plain": message.plain, "url": message.url,
-            }));
-        }
-        if self.channel == "console" {
-            return print(&channels::console::lines(&message));
-        }
-        print(&format!("{}\n\n{}\n", message.title, message.body))
     }
 }
+
+/// What the channel would post. Signatures and the ids of a delivery come with the delivery.
+fn posted(kind: &str, message: &Message) -> Value {
+    match kind {
+        "discord" => discord::bot_payload(message),
+        "discord-webhook" => discord::payload(message),
+        "slack-webhook" => slack::payload(message),
+        "dingtalk" => dingtalk::payload(message, None),
+        "webhook" => serde_json::from_slice(&webhook::body(&message.change)).unwrap_or_default(),
+        _ => {
+            let Message { title, body, plain, url, .. } = message;
+            json!({ "title": title, "body": body, "plain": plain, "url": url })
+        }
+    }
+}
+
+fn unknown(option: &str, given: &str, known: &[&str]) -> Option<String> {
+    match nearest(given, known.iter().copied()) {
+        _ if known.contains(&given) => None,
+        Some(close) => Some(format!("{option}: there is no {given:?}; did you mean {close:?}?")),
+        None => Some(format!("{option}: there is no {given:?}; there are {}", known.join(", "))),
+    }
+}
+
+/// A recorded change is read up to here, in bytes.
+const CHANGE_AT_MOST: u64 = 1 << 20;
 
 /// A sample by its name, else a file.
 fn find(given: &str) -> Result<Change, String> {
-    let samples = Renderer::samples();
-    if let Some(sample) = samples.iter().find(|sample| name(sample) == given) {
-        return Ok(sample.clone());
+    if let Some(sample) = Renderer::samples().into_iter().find(|sample| name(sample) == given) {
+        return Ok(sample);
     }
-    let names = samples.iter().map(name).collect::<Vec<_>>().join(", ");
-    let text = std::fs::read_to_string(given)
-        .map_err(|_| format!("{given:?} is neither a file nor one of the samples: {names}"))?;
-    let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| format!("{given} is not JSON: {error}"))?;
+    let read = |from: &mut dyn Read| {
+        let mut text = String::new();
+        from.take(CHANGE_AT_MOST).read_to_string(&mut text).map(|_| text)
+    };
+    let (called, text) = match given {
+        "-" => ("standard input", read(&mut std::io::stdin().lock())),
+        file => (file, std::fs::File::open(file).and_then(|mut file| read(&mut file))),
+    };
+    let text = text.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            let names = names();
+            let meant = nearest(given, names.iter().map(String::as_str));
+            match meant {
+                Some(close) => format!("{given:?} is neither a sample nor a file; did you mean {close:?}?"),
+                None => format!("{given:?} is neither a sample nor a file; samples: {}", names.join(", ")),
+            }
+        }
+        kind => format!("{called} can't be read: {kind}"),
+    })?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| format!("{called} is not JSON: {error}"))?;
     // What `deliveries show --json` prints holds the change inside.
     let change = value.get("change").cloned().unwrap_or(value);
-    serde_json::from_value(change).map_err(|error| format!("{given} holds no recorded change: {error}"))
+    serde_json::from_value(change).map_err(|error| format!("{called} holds no recorded change: {error}"))
+}
+
+fn names() -> Vec<String> {
+    Renderer::samples().iter().map(name).collect()
 }
 
 /// `stage-fail`, `finished-success`, `waiting`
-pub fn name(change: &Change) -> String {
+fn name(change: &Change) -> String {
     let status = match &change.kind {
         ChangeKind::StageChanged { to, .. } | ChangeKind::Finished { to, .. } => Some(to.as_str().to_ascii_lowercase()),
         _ => None,

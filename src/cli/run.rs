@@ -3,6 +3,7 @@ use std::sync::Arc;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::check::beyond_the_shape;
 use super::{Exit, Globals, fail, stop_signal};
 use crate::app::{self, App, AppError};
 use crate::config::Config;
@@ -16,7 +17,7 @@ pub struct Run {}
 
 impl Run {
     pub async fn run(self, globals: &Globals) -> Exit {
-        let config = match globals.load() {
+        let config = match globals.load_and_check(&beyond_the_shape) {
             Ok(config) => config,
             Err(exit) => return exit,
         };

@@ -1,19 +1,20 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::Args;
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Globals, fail, print, stop_signal};
-use crate::demo::{self, dataworks};
+use crate::demo::{self, Release, dataworks};
 
 /// Serve the simulated DataWorks alone, to try a configuration against
 ///
 /// It speaks the wire form of API version 2024-05-18 and verifies signatures. Three releases live in it, and a new one
-/// starts each minute.
+/// starts each minute. What it prints is a configuration that follows it: callboard simulate > simulated.toml
 #[derive(Debug, Args)]
 pub struct Simulate {
-    /// Where it listens
+    /// Where it listens; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
 }
@@ -22,32 +23,20 @@ impl Simulate {
     pub async fn run(self, _: &Globals) -> Exit {
         let listener = match TcpListener::bind(self.listen).await {
             Ok(listener) => listener,
-            Err(error) => return fail(Exit::Failed, &format!("can't listen on {}: {error}", self.listen)),
+            Err(error) => {
+                return fail(
+                    Exit::Failed,
+                    &format!("can't listen on {}: {}; choose another with --listen", self.listen, error.kind()),
+                );
+            }
         };
         let address = listener.local_addr().unwrap_or(self.listen);
         let world = dataworks::World::new(demo::ACCESS_KEY_ID, demo::ACCESS_KEY_SECRET);
-        let mut lines = vec![format!(
-            "The simulated DataWorks listens on http://{address}. A configuration that follows it:\n\n\
-             [dataworks]\n\
-             endpoint = \"http://{address}\"\n\
-             credentials = {{ access_key_id = \"{}\", access_key_secret = \"{}\" }}\n\n\
-             [[workspaces]]\n\
-             name = \"warehouse\"\n\
-             region = \"{}\"\n\
-             project_id = {}\n\n\
-             [network]\n\
-             allow_private = [\"{}/32\"]\n\n\
-             Runs:",
-            demo::ACCESS_KEY_ID,
-            demo::ACCESS_KEY_SECRET,
-            demo::REGION,
-            demo::PROJECT_ID,
-            address.ip(),
-        )];
-        lines.extend(
-            demo::releases(&world).iter().map(|release| format!("  {}  {} {}", release.id, release.name, release.fate)),
-        );
-        print(&format!("{}\n", lines.join("\n")));
+        let releases = demo::releases(&world);
+        let told = print(&configuration(reachable(address), &releases));
+        if told != Exit::Done {
+            return told;
+        }
         let stop = CancellationToken::new();
         stop_signal(stop.clone());
         tokio::spawn(demo::live(world.clone()));
@@ -57,4 +46,56 @@ impl Simulate {
             Err(error) => fail(Exit::Failed, &format!("the simulated DataWorks failed: {error}")),
         }
     }
+}
+
+/// From this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// A configuration that follows it and posts to the terminal, with what there is to know as comments.
+fn configuration(address: SocketAddr, releases: &[Release]) -> String {
+    let mut text =
+        format!("# The simulated DataWorks listens on http://{address}. Its runs, and a new one each minute:\n#\n");
+    for Release { id, name, fate } in releases {
+        text.push_str(&format!("#   {id}  {name:<19}  {fate}\n"));
+    }
+    let (id, secret, region, project_id) =
+        (demo::ACCESS_KEY_ID, demo::ACCESS_KEY_SECRET, demo::REGION, demo::PROJECT_ID);
+    let network = IpNet::from(address.ip());
+    text.push_str(&format!(
+        r#"#
+# This is a configuration that follows it. Keep it in a file, and in another terminal: callboard run --config FILE
+
+[store]
+url = "sqlite:callboard-simulated.db"
+
+[dataworks]
+endpoint = "http://{address}"
+credentials = {{ access_key_id = "{id}", access_key_secret = "{secret}" }}
+budget = {{ edition = "enterprise" }}
+
+[[workspaces]]
+name = "warehouse"
+region = "{region}"
+project_id = {project_id}
+
+[channels.terminal]
+kind = "console"
+
+[[subscriptions]]
+workspace = "warehouse"
+channels = ["terminal"]
+on = ["started", "stage", "waiting", "finished"]
+
+[network]
+allow_private = ["{network}"]
+"#
+    ));
+    text
 }

@@ -1,15 +1,16 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{Exit, Globals, fail, print, print_json};
+use super::{Exit, Globals, fail, print, print_json, table};
 use crate::app;
-use crate::config::Config;
+use crate::config::{Config, nearest};
 use crate::diff;
-use crate::model::{Destination, RunId, RunState, Scope, Selector, Subscription, Timestamp, Workspace};
+use crate::model::{Destination, RunId, RunState, Scope, Selector, Subscription, Timestamp, Workspace, WorkspaceKey};
 use crate::net::Net;
 use crate::sources::Source;
-use crate::store::{self, Role, Store, Subscribed};
+use crate::store::{self, Role, Store, StoreError, Subscribed};
+use crate::surfaces::discord::NAME as DISCORD;
 
 /// List, add and remove subscriptions
 ///
@@ -53,7 +54,7 @@ struct Add {
     /// One run of it; the subscription ends with the run. Absent: every run
     #[arg(long, value_name = "ID")]
     run: Option<RunId>,
-    /// A channel's name, or a room as surface:room
+    /// A channel's name, or a room of the Discord bot as discord:ID
     #[arg(long, value_name = "DESTINATION")]
     to: String,
     /// Which changes, separated by commas: started, stage, waiting, failed, succeeded, finished, stopped
@@ -78,9 +79,26 @@ fn selector(text: &str) -> Result<Selector, String> {
         .ok_or_else(|| format!("it is none of {}", known()))
 }
 
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    /// What was asked for can't be: wrong use.
+    #[error("{0}")]
+    Misused(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Refusal {
+        Refusal::Failed(error.to_string())
+    }
+}
+
 impl Subscriptions {
     pub async fn run(self, globals: &Globals) -> Exit {
         let config = match &self.verb {
+            // The run is asked for at DataWorks.
             Verb::Add(Add { run: Some(_), .. }) => globals.load(),
             _ => globals.load_without_secrets(),
         };
@@ -88,152 +106,201 @@ impl Subscriptions {
             Ok(config) => config,
             Err(exit) => return exit,
         };
-        let store = match store::open(&config.store, Role::Guest).await {
-            Ok(store) => store,
-            Err(error) => return fail(Exit::Failed, &error.to_string()),
+        let done = async {
+            let store = store::open(&config.store, Role::Guest).await?;
+            act(self.verb, &config, store.as_ref(), Timestamp::now()).await
         };
-        let done = act(self.verb, &config, store.as_ref(), Timestamp::now());
-        done.await.unwrap_or_else(|said| fail(Exit::Failed, &said))
+        match done.await {
+            Ok(exit) => exit,
+            Err(Refusal::Misused(said)) => fail(Exit::Misused, &said),
+            Err(Refusal::Failed(said)) => fail(Exit::Failed, &said),
+        }
     }
 }
 
-async fn act(verb: Verb, config: &Config, store: &dyn Store, now: Timestamp) -> Result<Exit, String> {
-    let loaded = store.load().await.map_err(|error| error.to_string())?;
+async fn act(verb: Verb, config: &Config, store: &dyn Store, now: Timestamp) -> Result<Exit, Refusal> {
+    let loaded = store.load().await?;
     match verb {
         Verb::List { json } => {
             let all: Vec<Subscription> = loaded.subscriptions.into_iter().chain(config.standing(now)).collect();
-            Ok(if json { print_json(&serde_json::json!(all)) } else { print(&table(&all, config)) })
+            Ok(if json { print_json(&serde_json::json!(all)) } else { print(&listed(&all, config)) })
         }
         Verb::Export => Ok(print_json(&serde_json::json!(loaded.subscriptions))),
-        Verb::Add(add) => {
-            let subscription = add.subscription(config, now)?;
-            let state = match &subscription.scope {
-                Scope::Run { workspace, run } => {
-                    let known = loaded.runs.iter().find(|(key, state)| key == workspace && state.snapshot.id == *run);
-                    Some(match known {
-                        Some((_, state)) => state.clone(),
-                        None => ask(config, &add.workspace, run, now).await?,
-                    })
-                }
-                Scope::Workspace { .. } => None,
-            };
-            if state.as_ref().is_some_and(|state| state.snapshot.status.is_terminal()) {
-                return Err("that run has ended; nothing would follow".to_owned());
-            }
-            match store.subscribe(&subscription, state.as_ref()).await.map_err(|error| error.to_string())? {
-                Subscribed::New { .. } => Ok(print(&format!("{} added\n", subscription.id))),
-                Subscribed::Already { id } => Ok(print(&format!("{id} asks for the same already\n"))),
-            }
-        }
-        Verb::Remove { id } => {
-            let matching = loaded.subscriptions.iter().filter(|subscription| subscription.id.starts_with(&id));
-            let ids: Vec<&str> = matching.map(|subscription| subscription.id.as_str()).collect();
-            match ids.as_slice() {
-                [id] => {
-                    store.unsubscribe(id).await.map_err(|error| error.to_string())?;
-                    Ok(print(&format!("{id} removed\n")))
-                }
-                [] if id.starts_with("config:") => {
-                    Err("that one stands in the configuration; change it there".to_owned())
-                }
-                [] => {
-                    Err(format!("no subscription's id begins with {id:?}; `callboard subscriptions list` shows them"))
-                }
-                several => Err(format!("{} subscriptions begin with {id:?}; type more of the id", several.len())),
-            }
-        }
+        Verb::Add(add) => add.act(config, store, &loaded.runs, now).await,
+        Verb::Remove { id } => remove(&id, store, &loaded.subscriptions).await,
         Verb::Import { file } => import(&file, store, &loaded.runs).await,
     }
 }
 
-async fn import(
-    file: &std::path::Path,
-    store: &dyn Store,
-    runs: &[(crate::model::WorkspaceKey, RunState)],
-) -> Result<Exit, String> {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
-    let subscriptions: Vec<Subscription> = serde_json::from_str(&text).map_err(|error| named(&error))?;
-    let (mut added, mut existing, mut over) = (0, 0, 0);
+async fn remove(given: &str, store: &dyn Store, subscriptions: &[Subscription]) -> Result<Exit, Refusal> {
+    let matching: Vec<&Subscription> = subscriptions.iter().filter(|one| one.id.starts_with(given)).collect();
+    match matching.as_slice() {
+        [one] if !given.is_empty() => {
+            store.unsubscribe(&one.id).await?;
+            Ok(print(&format!("{} removed\n", one.id)))
+        }
+        [] if given.starts_with("config:") => {
+            Err(Refusal::Misused("that one stands in the configuration; change it there".to_owned()))
+        }
+        [] => Err(Refusal::Failed(format!(
+            "no subscription's id begins with {given:?}; `callboard subscriptions list` shows them"
+        ))),
+        several => {
+            Err(Refusal::Failed(format!("{} subscriptions begin with {given:?}; type more of the id", several.len())))
+        }
+    }
+}
+
+async fn import(file: &Path, store: &dyn Store, runs: &[(WorkspaceKey, RunState)]) -> Result<Exit, Refusal> {
+    let named = |said: &dyn std::fmt::Display| Refusal::Failed(format!("{}: {said}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => named(&"there is no such file"),
+        kind => named(&format!("it can't be read: {kind}")),
+    })?;
+    let wrong = |error: serde_json::Error| named(&format!("it is no list that `export` wrote: {error}"));
+    let subscriptions: Vec<Subscription> = serde_json::from_str(&text).map_err(wrong)?;
+    let (mut added, mut existed, mut over) = (0, 0, 0);
     for subscription in &subscriptions {
         let state = match &subscription.scope {
             Scope::Workspace { .. } => None,
             // A run the store does not know was of another installation, or has ended long ago.
-            Scope::Run { workspace, run } => {
-                match runs.iter().find(|(key, state)| key == workspace && state.snapshot.id == *run) {
-                    Some((_, state)) if !state.snapshot.status.is_terminal() => Some(state),
-                    _ => {
-                        over += 1;
-                        continue;
-                    }
+            Scope::Run { workspace, run } => match known(runs, workspace, run) {
+                Some(state) if !state.snapshot.status.is_terminal() => Some(state),
+                _ => {
+                    over += 1;
+                    continue;
                 }
-            }
+            },
         };
-        match store.subscribe(subscription, state).await.map_err(|error| error.to_string())? {
+        match store.subscribe(subscription, state).await? {
             Subscribed::New { .. } => added += 1,
-            Subscribed::Already { .. } => existing += 1,
+            Subscribed::Already { .. } => existed += 1,
         }
     }
-    Ok(print(&format!("{added} added, {existing} existed, {over} were on runs that are not followed any more\n")))
+    let mut said = format!("{added} added, {existed} existed");
+    if over > 0 {
+        said.push_str(&format!(", {over} left out because their run is not followed any more"));
+    }
+    Ok(print(&format!("{said}\n")))
+}
+
+fn known<'a>(runs: &'a [(WorkspaceKey, RunState)], workspace: &WorkspaceKey, run: &RunId) -> Option<&'a RunState> {
+    runs.iter().find(|(key, state)| key == workspace && state.snapshot.id == *run).map(|(_, state)| state)
 }
 
 impl Add {
-    fn subscription(&self, config: &Config, now: Timestamp) -> Result<Subscription, String> {
-        let workspace = workspace(config, &self.workspace)?.key();
-        let to = Destination::from(self.to.clone());
-        if let Destination::Channel(name) = &to
-            && !config.channels.contains_key(name)
-        {
-            let known: Vec<&str> = config.channels.keys().map(String::as_str).collect();
-            return Err(format!("there is no channel {name:?}; configured: {}", known.join(", ")));
+    async fn act(
+        self,
+        config: &Config,
+        store: &dyn Store,
+        runs: &[(WorkspaceKey, RunState)],
+        now: Timestamp,
+    ) -> Result<Exit, Refusal> {
+        let workspace = workspace(config, &self.workspace)?;
+        self.check(config)?;
+        let state = match &self.run {
+            Some(run) => Some(match known(runs, &workspace.key(), run) {
+                Some(state) => state.clone(),
+                None => ask(config, &workspace, run, now).await?,
+            }),
+            None => None,
+        };
+        if let Some(state) = state.as_ref().filter(|state| state.snapshot.status.is_terminal()) {
+            let status = state.snapshot.status.as_str();
+            return Err(Refusal::Failed(format!("that run has ended ({status}); nothing would follow")));
         }
-        let scope = match &self.run {
-            Some(run) => Scope::Run { workspace, run: run.clone() },
+        let subscription = self.subscription(workspace.key(), now);
+        match store.subscribe(&subscription, state.as_ref()).await? {
+            Subscribed::New { .. } => Ok(print(&format!("{} added\n", subscription.id))),
+            Subscribed::Already { id } => Ok(print(&format!("{id} sends the same there already\n"))),
+        }
+    }
+
+    /// Whether what it names is there.
+    fn check(&self, config: &Config) -> Result<(), Refusal> {
+        match Destination::from(self.to.clone()) {
+            Destination::Channel(name) if !config.channels.contains_key(&name) => {
+                return Err(unknown("channel", &name, config.channels.keys().map(String::as_str)));
+            }
+            Destination::Room { surface, .. } if surface != DISCORD || config.discord.is_none() => {
+                let bots = config.discord.iter().map(|_| DISCORD);
+                return Err(unknown("bot", &surface, bots));
+            }
+            _ => {}
+        }
+        let wrong = |set| super::check::unknown_set(&app::renderer(&config.templates), set);
+        match self.template.as_deref().and_then(wrong) {
+            Some(said) => Err(Refusal::Misused(said)),
+            None => Ok(()),
+        }
+    }
+
+    fn subscription(self, workspace: WorkspaceKey, now: Timestamp) -> Subscription {
+        let scope = match self.run {
+            Some(run) => Scope::Run { workspace, run },
             None => Scope::Workspace { workspace },
         };
-        Ok(Subscription {
+        Subscription {
             id: uuid::Uuid::now_v7().to_string(),
             scope,
-            to,
-            on: self.on.iter().copied().collect(),
-            stages: self.stages.clone(),
-            creators: self.creators.clone(),
-            template: self.template.clone(),
+            to: Destination::from(self.to),
+            on: self.on.into_iter().collect(),
+            stages: self.stages,
+            creators: self.creators,
+            template: self.template,
             by: "cli".to_owned(),
             created_at: now,
-        })
+        }
     }
 }
 
-fn workspace(config: &Config, name: &str) -> Result<Workspace, String> {
-    let all = config.workspaces();
-    let names = all.iter().map(|workspace| workspace.name.as_str()).collect::<Vec<_>>().join(", ");
-    let found = all.into_iter().find(|workspace| workspace.name == name);
-    found.ok_or_else(|| format!("there is no workspace {name:?}; configured: {names}"))
+fn unknown<'a>(what: &str, given: &str, known: impl Iterator<Item = &'a str> + Clone) -> Refusal {
+    let all = known.clone().collect::<Vec<_>>();
+    Refusal::Misused(match nearest(given, known) {
+        Some(close) => format!("there is no {what} {given:?}; did you mean {close:?}?"),
+        None if all.is_empty() => format!("there is no {what} {given:?}; none is configured"),
+        None => format!("there is no {what} {given:?}; configured: {}", all.join(", ")),
+    })
+}
+
+fn workspace(config: &Config, name: &str) -> Result<Workspace, Refusal> {
+    let found = config.workspaces().into_iter().find(|workspace| workspace.name == name);
+    found.ok_or_else(|| unknown("workspace", name, config.workspaces.iter().map(|one| one.name.as_str())))
 }
 
 /// Where a run stands that the store does not know.
-async fn ask(config: &Config, name: &str, run: &RunId, now: Timestamp) -> Result<RunState, String> {
-    let net = Net::new(&config.network).map_err(|error| error.to_string())?;
-    let source = app::dataworks(config, &net).map_err(|error| error.to_string())?;
-    let snapshot = source.get(&workspace(config, name)?, run).await.map_err(|error| error.to_string())?;
+async fn ask(config: &Config, workspace: &Workspace, run: &RunId, now: Timestamp) -> Result<RunState, Refusal> {
+    let failed = |said: &dyn std::fmt::Display| Refusal::Failed(format!("run {run} in {}: {said}", workspace.name));
+    let net = Net::new(&config.network).map_err(|error| failed(&error))?;
+    let source = app::dataworks(config, &net).map_err(|error| failed(&error))?;
+    let snapshot = source.get(workspace, run).await.map_err(|error| failed(&error))?;
     Ok(diff::baseline(snapshot, now))
 }
 
-fn table(subscriptions: &[Subscription], config: &Config) -> String {
+fn listed(subscriptions: &[Subscription], config: &Config) -> String {
     if subscriptions.is_empty() {
         return "no subscriptions\n".to_owned();
     }
     let workspaces = config.workspaces();
-    let line = |subscription: &Subscription| {
-        let key = subscription.scope.workspace();
+    let row = |one: &Subscription| {
+        let key = one.scope.workspace();
         let workspace = workspaces.iter().find(|w| w.key() == *key).map_or(key.0.clone(), |w| w.name.clone());
-        let scope = match &subscription.scope {
-            Scope::Run { run, .. } => format!("run {run} in {workspace}"),
-            Scope::Workspace { .. } => format!("every run in {workspace}"),
+        let run = match &one.scope {
+            Scope::Run { run, .. } => run.to_string(),
+            Scope::Workspace { .. } => "every run".to_owned(),
         };
-        let on = subscription.on.iter().map(|selector| selector.as_str()).collect::<Vec<_>>().join(",");
-        format!("{}  {scope} → {} on {on}, by {}\n", subscription.id, subscription.to, subscription.by)
+        let mut on = one.on.iter().map(|selector| selector.as_str()).collect::<Vec<_>>().join(",");
+        let filters = [("stages", &one.stages), ("creators", &one.creators)];
+        for (name, filter) in filters.iter().filter(|(_, filter)| !filter.is_empty()) {
+            on.push_str(&format!(" {name}={}", filter.join(",")));
+        }
+        if let Some(template) = &one.template {
+            on.push_str(&format!(" template={template}"));
+        }
+        // What nobody can type here is shortened.
+        let id = if one.by == "config" { one.id.chars().take(15).collect() } else { one.id.clone() };
+        [id, workspace, run, one.to.to_string(), one.by.clone(), on]
     };
-    subscriptions.iter().map(line).collect()
+    let rows: Vec<[String; 6]> = subscriptions.iter().map(row).collect();
+    table(["ID", "WORKSPACE", "RUN", "TO", "BY", "ON"], &rows)
 }

@@ -98,7 +98,7 @@ pub(super) fn within(path: &str, ancestor: &str) -> bool {
 }
 
 /// The known word that `word` was most likely meant to be; `None` when nothing is close.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let close_enough = 1 + word.chars().count() / 3;
     known
         .into_iter()

@@ -26,6 +26,7 @@ use crate::model::{Destination, Scope, Selector, Subscription, Timestamp, Worksp
 use crate::settings::Problem;
 use crate::{channels, http, net, render, sources, store, surfaces};
 
+pub use self::document::nearest;
 pub use self::report::{Invalid, Mistake};
 
 /// Every key with its default and one comment: the manual.

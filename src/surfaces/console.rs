@@ -1,6 +1,6 @@
 //! A terminal: commands from lines of text, answers back as lines. Everybody at the keyboard is one person in one room.
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -13,9 +13,6 @@ use crate::model::{Clock, CommandInfo, Reply, Request, Span, Text, Timestamp};
 /// The name of this surface, and of its one room.
 pub const NAME: &str = "console";
 
-/// Lines typed ahead at most.
-const TYPED_AHEAD: usize = 64;
-
 pub struct Console {
     lines: tokio::sync::Mutex<mpsc::Receiver<String>>,
     output: Mutex<Box<dyn Write + Send>>,
@@ -23,16 +20,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Reads standard input in a thread of its own, which the process need not wait for when it ends.
-    pub fn stdin(output: Box<dyn Write + Send>) -> Console {
-        let (typed, lines) = mpsc::channel(TYPED_AHEAD);
-        std::thread::spawn(move || {
-            let read = std::io::stdin().lock().lines().map_while(Result::ok);
-            read.take_while(|line| typed.blocking_send(line.clone()).is_ok()).for_each(drop);
-        });
-        Console::new(lines, output)
-    }
-
+    /// `lines` is what is typed, `output` where answers go, flushed after each.
     pub fn new(lines: mpsc::Receiver<String>, output: Box<dyn Write + Send>) -> Console {
         Console { lines: tokio::sync::Mutex::new(lines), output: Mutex::new(output), clock: Arc::new(Timestamp::now) }
     }

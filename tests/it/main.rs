@@ -5,6 +5,7 @@
 
 mod bot;
 mod channels;
+mod cli;
 mod config;
 mod conversations;
 mod dataworks;

@@ -358,7 +358,10 @@ async fn fill(store: std::sync::Arc<dyn Store>, count: usize) {
         .collect();
     let state = WorkspaceState { key: workspace.key(), baseline_at: at, horizon: None };
     let (changes, deliveries, ended, forgotten) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    store.record(&Poll { workspace: state, runs, changes, deliveries, ended, forgotten }).await.unwrap();
+    store
+        .record(&Poll { key: workspace.key(), workspace: Some(state), runs, changes, deliveries, ended, forgotten })
+        .await
+        .unwrap();
     // Together, so that the store commits them in groups.
     let writes = subscriptions.iter().map(|subscription| store.subscribe(subscription, None));
     let results = futures_util::future::join_all(writes).await;
