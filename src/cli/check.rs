@@ -1,3 +1,5 @@
+//! `callboard check`
+
 use std::io::IsTerminal;
 
 use clap::Args;

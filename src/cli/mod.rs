@@ -210,7 +210,8 @@ pub fn print_json(value: &serde_json::Value) -> Exit {
     print(&format!("{value:#}\n"))
 }
 
-fn command_tree() -> clap::Command {
+/// Every command with its arguments, as the README and the completion scripts show them.
+pub fn command_tree() -> clap::Command {
     Cli::command()
 }
 

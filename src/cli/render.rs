@@ -1,3 +1,5 @@
+//! `callboard render`
+
 use clap::Args;
 use serde_json::json;
 use uuid::Uuid;

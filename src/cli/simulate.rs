@@ -1,3 +1,5 @@
+//! `callboard simulate`
+
 use std::net::SocketAddr;
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `callboard subscriptions`
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};

@@ -11,3 +11,4 @@ mod fake_discord;
 mod sink;
 mod store_contract;
 mod templates;
+mod tidy;
