@@ -1,3 +1,5 @@
+//! `callboard check`
+
 use std::io::IsTerminal;
 use std::time::Duration;
 

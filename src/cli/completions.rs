@@ -1,3 +1,5 @@
+//! `callboard completions`
+
 use clap::Args;
 use clap_complete::Shell;
 

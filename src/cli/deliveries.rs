@@ -1,3 +1,5 @@
+//! `callboard deliveries`
+
 use clap::{Args, Subcommand};
 
 use super::{Exit, Globals, counted, fail, print, print_json, table};

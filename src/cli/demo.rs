@@ -1,3 +1,5 @@
+//! `callboard demo`
+
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -242,7 +242,8 @@ fn table<const COLUMNS: usize>(heads: [&str; COLUMNS], rows: &[[String; COLUMNS]
     all().map(line).collect()
 }
 
-fn command_tree() -> clap::Command {
+/// Every command with its arguments, as the README and the completion scripts show them.
+pub fn command_tree() -> clap::Command {
     Cli::command()
 }
 

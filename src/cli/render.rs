@@ -1,3 +1,5 @@
+//! `callboard render`
+
 use std::io::Read;
 
 use clap::Args;

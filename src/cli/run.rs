@@ -1,3 +1,5 @@
+//! `callboard run`
+
 use std::sync::Arc;
 
 use clap::Args;

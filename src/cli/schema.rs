@@ -1,3 +1,5 @@
+//! `callboard schema`
+
 use clap::Args;
 
 use super::{Exit, Globals, print_json};

@@ -1,3 +1,5 @@
+//! `callboard send`
+
 use clap::Args;
 use uuid::Uuid;
 

@@ -1,3 +1,5 @@
+//! `callboard simulate`
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `callboard subscriptions`
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};

@@ -18,3 +18,4 @@ mod sink;
 mod store_contract;
 mod stories;
 mod templates;
+mod tidy;
