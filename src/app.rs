@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, CATALOG, Context};
-use crate::config::Config;
+use crate::config::{Config, nearest};
 use crate::dispatcher::{Dispatcher, Outlet, Outlets};
 use crate::http::{self, Pages};
 use crate::meter::Meter;
@@ -23,7 +23,7 @@ use crate::net::{Net, NetError, Refused};
 use crate::poller::Poller;
 use crate::render::{self, Renderer};
 use crate::schedule::{Intervals, Limits};
-use crate::settings::{Problem, SecretError};
+use crate::settings::{Problem, SecretError, quoted};
 use crate::sources::Source;
 use crate::sources::dataworks::DataWorks;
 use crate::store::{self, Role, Store, StoreError};
@@ -230,6 +230,44 @@ pub fn renderer(settings: &render::Settings) -> Renderer {
         tracing::error!(template = key, "{message}; the next less specific template serves");
     }
     renderer
+}
+
+/// What only the parts themselves know: template sets that don't exist, channels that can't be made. A broken template
+/// is not among them, because the built-in one serves in its place.
+pub fn beyond_the_shape(config: &Config) -> Vec<Problem> {
+    let mut problems = template_sets(config);
+    let net = match Net::new(&config.network) {
+        Ok(net) => net,
+        Err(error) => {
+            problems.push(Problem::new("network", error.to_string()));
+            return problems;
+        }
+    };
+    let refused = config.channels.iter().filter_map(|(name, settings)| {
+        channels::build(settings, &net).err().map(|problem| problem.under(&format!("channels.{name}")))
+    });
+    problems.extend(refused);
+    problems
+}
+
+fn template_sets(config: &Config) -> Vec<Problem> {
+    let (renderer, _) = Renderer::load(&config.templates, &channels::DIALECTS);
+    let unknown = config.subscriptions.iter().zip(0..).filter_map(|(standing, index): (_, usize)| {
+        let said = unknown_set(&renderer, standing.template.as_deref()?)?;
+        Some(Problem::new(format!("subscriptions[{index}].template"), said))
+    });
+    unknown.collect()
+}
+
+/// What to say of a template set that does not exist.
+pub fn unknown_set(renderer: &Renderer, set: &str) -> Option<String> {
+    let known: Vec<&str> = renderer.sets().collect();
+    let shown = quoted(set);
+    match nearest(set, known.iter().copied()) {
+        _ if known.contains(&set) => None,
+        Some(close) => Some(format!("there is no template set {shown}; did you mean {close:?}?")),
+        None => Some(format!("there is no template set {shown}; there are {}", known.join(", "))),
+    }
 }
 
 /// The client of the pipeline API.

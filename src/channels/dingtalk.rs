@@ -271,7 +271,7 @@ impl Channel for Robot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::text::again::bare;
+    use crate::channels::text::tests::bare;
     use proptest::prelude::*;
 
     #[test]

@@ -272,7 +272,7 @@ fn nonce(id: uuid::Uuid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::text::again::bare;
+    use crate::channels::text::tests::bare;
     use proptest::prelude::*;
 
     #[test]

@@ -196,7 +196,7 @@ impl Channel for Webhook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::text::again::bare;
+    use crate::channels::text::tests::bare;
     use proptest::prelude::*;
 
     #[test]

@@ -170,9 +170,10 @@ pub fn link_target(url: &str) -> Option<String> {
     }))
 }
 
-/// Reads escaped text again, independently of how it was made.
 #[cfg(test)]
-pub mod again {
+pub mod tests {
+    use super::*;
+
     /// A character of escaped text that stands behind no backslash.
     #[derive(Debug)]
     pub struct Bare {
@@ -210,11 +211,6 @@ pub mod again {
         }
         found
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
     use proptest::prelude::*;
 
     #[test]

@@ -15,7 +15,7 @@ use crate::channels::{self, Channel, DIALECTS};
 use crate::config::{self, Config, Invalid};
 use crate::net::Net;
 use crate::render::Renderer;
-use crate::settings::{Problem, quoted};
+use crate::settings::Problem;
 use crate::sources::Source;
 
 /// Say everything that is wrong with configuration and templates, all at once
@@ -42,7 +42,7 @@ pub struct Check {
 impl Check {
     pub async fn run(self, globals: &Globals) -> Exit {
         let file = globals.config_file().display().to_string();
-        let more = |config: &Config| templates(config).into_iter().chain(beyond_the_shape(config)).collect();
+        let more = |config: &Config| templates(config).into_iter().chain(app::beyond_the_shape(config)).collect();
         match config::load_and_check(globals.config.as_deref(), environment(), &more) {
             Err(invalid) => self.tell_mistakes(&invalid),
             Ok(config) => self.tell_fine(&file, &config).await,
@@ -119,44 +119,6 @@ fn templates(config: &Config) -> Vec<Problem> {
         Problem::new("templates.folder", message)
     };
     Renderer::load(&config.templates, &DIALECTS).1.into_iter().map(at_folder).collect()
-}
-
-/// What only the parts themselves know: template sets that don't exist, channels that can't be made. A broken template
-/// is not among them, because the built-in one serves in its place.
-pub fn beyond_the_shape(config: &Config) -> Vec<Problem> {
-    let mut problems = template_sets(config);
-    let net = match Net::new(&config.network) {
-        Ok(net) => net,
-        Err(error) => {
-            problems.push(Problem::new("network", error.to_string()));
-            return problems;
-        }
-    };
-    let refused = config.channels.iter().filter_map(|(name, settings)| {
-        channels::build(settings, &net).err().map(|problem| problem.under(&format!("channels.{name}")))
-    });
-    problems.extend(refused);
-    problems
-}
-
-fn template_sets(config: &Config) -> Vec<Problem> {
-    let (renderer, _) = Renderer::load(&config.templates, &DIALECTS);
-    let unknown = config.subscriptions.iter().zip(0..).filter_map(|(standing, index): (_, usize)| {
-        let said = unknown_set(&renderer, standing.template.as_deref()?)?;
-        Some(Problem::new(format!("subscriptions[{index}].template"), said))
-    });
-    unknown.collect()
-}
-
-/// What to say of a template set that does not exist.
-pub fn unknown_set(renderer: &Renderer, set: &str) -> Option<String> {
-    let known: Vec<&str> = renderer.sets().collect();
-    let shown = quoted(set);
-    match config::nearest(set, known.iter().copied()) {
-        _ if known.contains(&set) => None,
-        Some(close) => Some(format!("there is no template set {shown}; did you mean {close:?}?")),
-        None => Some(format!("there is no template set {shown}; there are {}", known.join(", "))),
-    }
 }
 
 // -------------------------------------------------------------------------------------------------------- online

@@ -64,7 +64,7 @@ impl Render {
     fn misuse(&self, renderer: &Renderer) -> Option<String> {
         let kinds = DIALECTS.map(|dialect| dialect.kind);
         let places = crate::settings::check_locale_and_timezone(&self.locale, &self.timezone);
-        let set = self.template.as_deref().and_then(|set| super::check::unknown_set(renderer, set));
+        let set = self.template.as_deref().and_then(|set| app::unknown_set(renderer, set));
         unknown("--channel", &self.channel, &kinds)
             .or_else(|| unknown("--locale", &self.locale, &LOCALES))
             .or_else(|| places.first().map(|problem| format!("--{}: {}", problem.key, problem.message)))

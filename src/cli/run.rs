@@ -5,7 +5,6 @@ use std::sync::Arc;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::check::beyond_the_shape;
 use super::{Exit, Globals, fail, stop_signal};
 use crate::app::{self, App, AppError};
 use crate::config::Config;
@@ -19,7 +18,7 @@ pub struct Run {}
 
 impl Run {
     pub async fn run(self, globals: &Globals) -> Exit {
-        let config = match globals.load_and_check(&beyond_the_shape) {
+        let config = match globals.load_and_check(&app::beyond_the_shape) {
             Ok(config) => config,
             Err(exit) => return exit,
         };
@@ -45,9 +44,6 @@ async fn serve(config: &Config) -> Result<(), AppError> {
         standing_subscriptions = config.subscriptions.len(),
         "callboard runs"
     );
-    if app.workspaces.is_empty() {
-        tracing::warn!("no [[workspaces]] are configured, so nothing is followed");
-    }
     let result = app.run(listener, stop).await;
     tracing::info!("callboard has stopped");
     result

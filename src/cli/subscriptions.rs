@@ -230,7 +230,7 @@ impl Add {
             }
             _ => {}
         }
-        let wrong = |set| super::check::unknown_set(&app::renderer(&config.templates), set);
+        let wrong = |set| app::unknown_set(&app::renderer(&config.templates), set);
         match self.template.as_deref().and_then(wrong) {
             Some(said) => Err(Refusal::Misused(said)),
             None => Ok(()),
