@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::metrics::{ApiCall, Metrics};
 use crate::model::{RunId, Snapshot, Timestamp, Workspace, elapsed};
 use crate::schedule::{Budget, Limits, Purpose, Verdict, after};
-use crate::sources::{Source, SourceError, SourceErrorKind};
+use crate::sources::{Listing, Source, SourceError, SourceErrorKind};
 
 /// Calls that can't be made later wait this long for their turn.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ impl Meter {
         page: u32,
         purpose: Purpose,
         now: Timestamp,
-    ) -> Result<Vec<Snapshot>, CallError> {
+    ) -> Result<Listing, CallError> {
         let call = self.source.list(workspace, page);
         self.paid(workspace, "ListPipelineRuns", purpose, now, call).await
     }

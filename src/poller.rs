@@ -13,7 +13,7 @@ use crate::meter::{CallError, Meter};
 use crate::metrics::{Metrics, OfWorkspace};
 use crate::model::{RunId, RunState, Status, Timestamp, Workspace, WorkspaceKey, elapsed};
 use crate::schedule::{Activity, Intervals, Purpose, Schedule};
-use crate::sources::{PAGE_SIZE, SourceErrorKind};
+use crate::sources::SourceErrorKind;
 use crate::store::StoreError;
 use crate::tracker::{Sight, Tracker};
 
@@ -141,8 +141,8 @@ impl Poller {
         while more && wanted.len() > 1 && number < PAGES {
             number += 1;
             let Ok(listed) = self.meter.list(workspace, number, Purpose::FollowUp, now).await else { break };
-            more = listed.len() >= PAGE_SIZE;
-            let found = listed.into_iter().filter(|run| wanted.contains(&run.id)).collect::<Vec<_>>();
+            more = listed.full;
+            let found = listed.runs.into_iter().filter(|run| wanted.contains(&run.id)).collect::<Vec<_>>();
             more &= found.len() > 1;
             wanted.retain(|id| found.iter().all(|run| run.id != *id));
             sight.runs.extend(found);

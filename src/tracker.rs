@@ -19,7 +19,7 @@ use crate::metrics::{Metrics, OfKind};
 use crate::model::{
     Change, Destination, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey,
 };
-use crate::sources::PAGE_SIZE;
+use crate::sources::Listing;
 use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, Subscribed, WorkspaceState};
 
 /// The console's link to a run.
@@ -97,8 +97,9 @@ pub struct Page {
 
 impl Sight {
     /// The first page of a list, as the source gave it.
-    pub fn of_page(runs: Vec<Snapshot>) -> Sight {
-        let page = Page { ids: runs.iter().map(|run| run.id.clone()).collect(), full: runs.len() >= PAGE_SIZE };
+    pub fn of_page(listing: Listing) -> Sight {
+        let Listing { runs, full } = listing;
+        let page = Page { ids: runs.iter().map(|run| run.id.clone()).collect(), full };
         Sight { page: Some(page), runs, missing: Vec::new() }
     }
 

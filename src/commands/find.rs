@@ -1,13 +1,16 @@
 //! From what a person typed to a run: an id, the beginning of one, or a link out of the console.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use url::Url;
 
 use super::{CommandError, Context, words};
 use crate::meter::CallError;
-use crate::model::{RunId, Snapshot, Text, Timestamp, Workspace};
+use crate::model::{RunId, Snapshot, Text, Timestamp, Workspace, elapsed};
 use crate::schedule::Purpose;
 use crate::sources::SourceErrorKind;
+use crate::tracker::Sight;
 
 /// The beginning of an id is enough from this length on.
 const SHORTEST_BEGINNING: usize = 4;
@@ -15,6 +18,8 @@ const SHORTEST_BEGINNING: usize = 4;
 const WHOLE: usize = 20;
 /// … and not worth asking more workspaces than this: a typing mistake must not spend the day's calls.
 const FEW: usize = 3;
+/// What was seen this recently is not asked for again.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// A run that somebody means.
 pub struct Found {
@@ -30,6 +35,13 @@ pub async fn find(context: &Context, typed: &str, workspace: &str, now: Timestam
     let candidates = candidates(context, workspace, project_id)?;
     if let Some(found) = known(context, &id, &candidates)? {
         return Ok(found);
+    }
+    if id.as_str().len() < WHOLE && candidates.len() <= FEW {
+        // Perhaps only the beginning of a run that no poll has shown yet.
+        join_all(candidates.iter().map(|workspace| refresh(context, workspace, now))).await;
+        if let Some(found) = known(context, &id, &candidates)? {
+            return Ok(found);
+        }
     }
     if id.as_str().len() < WHOLE && candidates.len() > FEW {
         return Err(not_found(&id, &candidates, &[]));
@@ -154,4 +166,17 @@ fn not_found(id: &RunId, denied: &[Workspace], failed: &[(Workspace, CallError)]
             text.plain(format!("{space}I could not ask {}: {}", workspace.name, words::cut(&error.to_string(), 400)));
     }
     CommandError::User(text)
+}
+
+/// Workspaces that nobody watches are polled seldom; whoever asks for the list wants it as it is. When it can't be had,
+/// the answer says how old what is known is.
+pub async fn refresh(context: &Context, workspace: &Workspace, now: Timestamp) {
+    let seen_at = context.tracker.freshness(&workspace.key(), None).seen_at;
+    if seen_at.is_some_and(|seen| elapsed(seen, now) < FRESH) {
+        return;
+    }
+    let Ok(listed) = context.meter.list(workspace, 1, Purpose::Command, now).await else { return };
+    if let Err(error) = context.tracker.observe(workspace, Sight::of_page(listed), now).await {
+        tracing::warn!(workspace = workspace.name, %error, "a fresh list can't be recorded");
+    }
 }

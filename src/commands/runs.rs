@@ -1,21 +1,15 @@
 //! `/runs [workspace]`: recent runs, those still active first.
 
-use std::time::Duration;
-
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::{Call, Command, CommandError, Context, find, words};
-use crate::model::{CommandInfo, Reply, Text, Timestamp, Tone, Workspace, elapsed};
-use crate::schedule::Purpose;
-use crate::tracker::Sight;
+use crate::model::{CommandInfo, Reply, Text, Tone};
 
 /// Lines for one workspace at most.
 const SHOWN: usize = 8;
 /// Workspaces shown when none is named.
 const WORKSPACES: usize = 4;
-/// What was seen this recently is not asked for again.
-const FRESH: Duration = Duration::from_secs(30);
 
 pub const COMMAND: Command = Command {
     info: CommandInfo { name: "runs", about: "List recent runs", args: &[super::WORKSPACE] },
@@ -31,7 +25,7 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
     }
     let mut text = Text::default();
     let shown = workspaces.iter().take(WORKSPACES);
-    join_all(shown.map(|workspace| refresh(context, workspace, call.now()))).await;
+    join_all(shown.map(|workspace| find::refresh(context, workspace, call.now()))).await;
     for (index, workspace) in workspaces.iter().take(WORKSPACES).enumerate() {
         let key = workspace.key();
         text = if index == 0 { text } else { text.line() };
@@ -58,17 +52,4 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
         text = text.line().plain(format!("Also: {others}. Name one: ")).code("/runs <workspace>");
     }
     Ok(super::private(text))
-}
-
-/// Workspaces that nobody watches are polled seldom; whoever asks for the list wants it as it is. When it can't be had,
-/// the answer says how old what is known is.
-async fn refresh(context: &Context, workspace: &Workspace, now: Timestamp) {
-    let seen_at = context.tracker.freshness(&workspace.key(), None).seen_at;
-    if seen_at.is_some_and(|seen| elapsed(seen, now) < FRESH) {
-        return;
-    }
-    let Ok(listed) = context.meter.list(workspace, 1, Purpose::Command, now).await else { return };
-    if let Err(error) = context.tracker.observe(workspace, Sight::of_page(listed), now).await {
-        tracing::warn!(workspace = workspace.name, %error, "a fresh list can't be recorded");
-    }
 }

@@ -13,7 +13,7 @@ use crate::model::{RunId, Snapshot, Workspace};
 pub trait Source: Send + Sync {
     /// One page of the newest runs of a workspace with all their stages. Pages count from 1 and hold up to
     /// [`PAGE_SIZE`] runs; the last page is shorter.
-    async fn list(&self, workspace: &Workspace, page: u32) -> Result<Vec<Snapshot>, SourceError>;
+    async fn list(&self, workspace: &Workspace, page: u32) -> Result<Listing, SourceError>;
 
     /// One run.
     async fn get(&self, workspace: &Workspace, run: &RunId) -> Result<Snapshot, SourceError>;
@@ -23,6 +23,14 @@ pub trait Source: Send + Sync {
 
     /// Link to the run in the vendor's console.
     fn url(&self, workspace: &Workspace, run: &RunId) -> String;
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    pub runs: Vec<Snapshot>,
+    /// The vendor's page was full, whatever of it could be read: older runs may follow.
+    pub full: bool,
 }
 
 /// Runs a list call returns at most.
@@ -58,7 +66,7 @@ pub enum SourceErrorKind {
     #[error("no such run, or the key may not see it")]
     NoSuchRun,
     /// Timeouts, resets, DNS, 5xx: the next poll may work.
-    #[error("DataWorks could not be reached: {said}")]
+    #[error("no usable answer from DataWorks: {said}")]
     Transient { said: String },
     /// An answer that makes no sense, or a call that is wrong on our side.
     #[error("DataWorks answered something unexpected: {said}")]

@@ -45,7 +45,7 @@ impl Story {
     }
 
     async fn list(&self) -> Result<Vec<Snapshot>, SourceError> {
-        self.client.list(&workspace(), 1).await
+        self.client.list(&workspace(), 1).await.map(|listing| listing.runs)
     }
 
     async fn get(&self, run: &RunId) -> Result<Snapshot, SourceError> {
@@ -178,7 +178,7 @@ async fn a_hundred_and_thirty_runs_come_as_pages_of_100_and_30_newest_first() {
     ids.reverse();
     let mut pages = Vec::new();
     for page in 1..=3 {
-        pages.push(story.client.list(&workspace(), page).await.unwrap());
+        pages.push(story.client.list(&workspace(), page).await.unwrap().runs);
     }
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [PAGE_SIZE, 30, 0]);
     let listed: Vec<RunId> = pages.into_iter().flatten().map(|run| run.id).collect();

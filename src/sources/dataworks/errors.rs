@@ -78,10 +78,12 @@ impl Said {
     fn words(&self, refusal: &Refusal<'_>) -> String {
         let Refusal { status, body, .. } = refusal;
         let about_signature = self.is_any(&["SignatureDoesNotMatch", "IncompleteSignature", "InvalidSecurityToken"]);
+        // A hint may follow in the same sentence.
+        let message = self.message.trim_end_matches(['.', '。']);
         match (self.code.is_empty(), self.message.is_empty() || about_signature) {
             (false, true) => excerpt(&self.code),
-            (false, false) => excerpt(&format!("{}: {}", self.code, self.message)),
-            (true, false) => excerpt(&format!("HTTP {status}: {}", self.message)),
+            (false, false) => excerpt(&format!("{}: {message}", self.code)),
+            (true, false) => excerpt(&format!("HTTP {status}: {message}")),
             (true, true) if body.is_empty() => format!("HTTP {status} with an empty body"),
             (true, true) => format!("HTTP {status}: {}", excerpt(&String::from_utf8_lossy(body))),
         }

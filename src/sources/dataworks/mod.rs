@@ -14,7 +14,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::model::{RunId, Snapshot, Timestamp, Workspace};
 use crate::settings::Problem;
-use crate::sources::{Item, PAGE_SIZE, Source, SourceError, SourceErrorKind};
+use crate::sources::{Item, Listing, PAGE_SIZE, Source, SourceError, SourceErrorKind};
 use credentials::AccessKey;
 use loose::Loose;
 
@@ -170,7 +170,7 @@ impl DataWorks {
 
 #[async_trait]
 impl Source for DataWorks {
-    async fn list(&self, workspace: &Workspace, page: u32) -> Result<Vec<Snapshot>, SourceError> {
+    async fn list(&self, workspace: &Workspace, page: u32) -> Result<Listing, SourceError> {
         let (project, page, size) = (workspace.project_id.to_string(), page.to_string(), PAGE_SIZE.to_string());
         let query = [("ProjectId", project.as_str()), ("PageNumber", &page), ("PageSize", &size)];
         let body = self.call(workspace, Action::List, &query).await?;

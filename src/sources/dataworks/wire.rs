@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::errors;
 use super::loose::Loose;
 use crate::model::{RunId, Snapshot, Stage, Status, Timestamp};
-use crate::sources::{Item, SourceErrorKind};
+use crate::sources::{Item, Listing, PAGE_SIZE, SourceErrorKind};
 
 /// Bytes of a failure text that are kept.
 const MESSAGE_BYTES: usize = 4 * 1024;
@@ -23,12 +23,13 @@ const PLAUSIBLE_MS: std::ops::Range<i64> = 1_262_304_000_000..4_102_444_800_000;
 
 /// The runs of a ListPipelineRuns answer, in the order given. A run that can't be told apart, or that belongs to
 /// another workspace, is left out with a warning: one odd run must not blind the poller to all others.
-pub fn runs(body: &Loose, project_id: i64) -> Result<Vec<Snapshot>, SourceErrorKind> {
+pub fn runs(body: &Loose, project_id: i64) -> Result<Listing, SourceErrorKind> {
     let page = page(body)?;
     let listed = [page.get("PipelineRuns"), page.get("Deployments")].into_iter().find(|l| !l.is_nothing());
     let mut seen = HashSet::new();
-    let runs = listed.unwrap_or(&Loose::Nothing).list().iter();
-    Ok(runs
+    let listed = listed.unwrap_or(&Loose::Nothing).list();
+    let runs = listed
+        .iter()
         .filter_map(|run| match snapshot(run) {
             Err(said) => {
                 tracing::warn!(project_id, said, "left a run out of the list");
@@ -40,7 +41,8 @@ pub fn runs(body: &Loose, project_id: i64) -> Result<Vec<Snapshot>, SourceErrorK
             }
             Ok(snapshot) => seen.insert(snapshot.id.clone()).then_some(snapshot),
         })
-        .collect())
+        .collect();
+    Ok(Listing { runs, full: listed.len() >= PAGE_SIZE })
 }
 
 /// The run of a GetPipelineRun answer. No run in it means that there is none, or none this key may see; another run
@@ -184,7 +186,7 @@ mod tests {
     #[test]
     fn a_list_in_the_shape_of_captured_answers_is_understood() {
         let body = Loose::parse(include_bytes!("../../../tests/data/list-deployments-old-shape.json")).unwrap();
-        let runs = runs(&body, 10000).unwrap();
+        let runs = runs(&body, 10000).unwrap().runs;
         assert_eq!(runs.len(), 2, "TotalCount \"0\" must not matter");
         assert_eq!(runs[0].gate().map(|stage| stage.code.as_str()), Some("PROD"), "the third stage waits");
         assert_eq!(runs[0].stages[2].message, "", "a stage that has not begun has no Message");
@@ -199,14 +201,14 @@ mod tests {
             null, 7, "x", [], {}, {"Id": "not an id!"}, {"Id": "a", "ProjectId": 2}, {"Id": "b"}, {"Id": "b"},
             {"Id": 12, "ProjectId": "1"},
         ]}}));
-        let ids: Vec<String> = runs(&body, 1).unwrap().into_iter().map(|run| run.id.into()).collect();
+        let ids: Vec<String> = runs(&body, 1).unwrap().runs.into_iter().map(|run| run.id.into()).collect();
         assert_eq!(ids, ["b", "12"], "told once each, and none of another workspace");
     }
 
     #[test]
     fn missing_and_null_keys_are_survived() {
         for list in [json!({}), json!({"PipelineRuns": null}), json!({"PipelineRuns": "none"})] {
-            assert_eq!(runs(&parse(&json!({ "PagingInfo": list })), 1), Ok(vec![]));
+            assert_eq!(runs(&parse(&json!({ "PagingInfo": list })), 1), Ok(Listing { runs: vec![], full: false }));
         }
         let bare = parse(&json!({"Pipeline": {"Id": "a", "Stages": null, "Message": null, "CreateTime": null}}));
         let bare = run(&bare, 1, &id("a")).unwrap();
@@ -318,7 +320,7 @@ mod tests {
                 let body = parse(&body);
                 let _ = run(&body, 1, &id("a"));
                 let _ = items(&body);
-                for run in runs(&body, 1).unwrap_or_default() {
+                for run in runs(&body, 1).map(|listing| listing.runs).unwrap_or_default() {
                     let codes: HashSet<_> = run.stages.iter().map(|stage| &stage.code).collect();
                     prop_assert_eq!(codes.len(), run.stages.len());
                     prop_assert!(run.stages.is_sorted_by_key(|stage| stage.step));

@@ -117,6 +117,9 @@ pub fn record(connection: &Connection, poll: &Poll) -> rusqlite::Result<Recorded
 
 /// Merges the destinations' queues by what is due longest: one seek for each destination and three for each claim,
 /// however much waits behind.
+/// No retry waits longer: a day and its jitter.
+const LONGEST_WAIT_MS: i64 = 29 * 3600 * 1000;
+
 pub fn claim(
     connection: &Connection,
     now: Timestamp,
@@ -125,7 +128,8 @@ pub fn claim(
 ) -> rusqlite::Result<Vec<Delivery>> {
     let now = now.as_millisecond();
     let mut queues = due(connection, except)?;
-    queues.retain(|(_, next_at)| *next_at <= now);
+    // A moment further away than any wait was set by a clock that was ahead.
+    queues.retain(|(_, next_at)| *next_at <= now || *next_at > now + LONGEST_WAIT_MS);
     queues.sort_by(|(a_name, a), (b_name, b)| (a, a_name).cmp(&(b, b_name)));
     queues.truncate(limit);
     let mut claimed = Vec::new();
