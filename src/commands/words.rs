@@ -106,7 +106,7 @@ pub fn age(freshness: &Freshness, now: Timestamp) -> Text {
     };
     match &freshness.failure {
         Some(failure) => {
-            text.plain(format!(" Polling has failed for {}: {}", ago(failure.since), cut(&failure.said, 300)))
+            text.plain(format!(" Polling has failed for {}: {}.", ago(failure.since), cut(&failure.said, 300)))
         }
         None => text,
     }

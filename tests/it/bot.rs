@@ -28,6 +28,7 @@ use callboard::commands::{self, CATALOG};
 use callboard::config::{self, Config};
 use callboard::demo::dataworks::{RunSpec, World, serve};
 use callboard::dispatcher::Dispatcher;
+use callboard::http::Pages;
 use callboard::metrics::Metrics;
 use callboard::model::{Clock, Delivery, DeliveryState, Request, RunId, Timestamp, Workspace};
 use callboard::poller::Poller;
@@ -141,6 +142,7 @@ struct Life {
     metrics: Arc<Metrics>,
     inbox: Inbox,
     workspaces: Vec<Workspace>,
+    pages: Arc<Pages>,
     typed: mpsc::Sender<String>,
 }
 
@@ -211,10 +213,10 @@ impl Bot {
         let (config, screen, gateway) = (self.config.clone(), Arc::clone(&self.terminal), self.setup.gateway);
         let building = runtime.spawn(build(config, screen, clock, gateway));
         let (parts, typed) = building.await.expect("the bot does not panic");
-        let App { store, tracker, poller, dispatcher, metrics, inbox, workspaces, .. } = parts;
+        let App { store, tracker, poller, dispatcher, metrics, inbox, workspaces, pages, .. } = parts;
         let runtime = Some(runtime);
         self.life =
-            Some(Life { runtime, dying, store, tracker, poller, dispatcher, metrics, inbox, workspaces, typed });
+            Some(Life { runtime, dying, store, tracker, poller, dispatcher, metrics, inbox, workspaces, pages, typed });
     }
 
     pub async fn restart(&mut self) {
@@ -235,6 +237,10 @@ impl Bot {
 
     pub fn store(&self) -> Arc<dyn Store> {
         Arc::clone(&self.life().store)
+    }
+
+    pub fn pages(&self) -> Arc<Pages> {
+        Arc::clone(&self.life().pages)
     }
 
     pub fn tracker(&self) -> Arc<Tracker> {

@@ -12,6 +12,7 @@ mod dataworks;
 mod discord;
 mod fake_discord;
 mod model;
+mod pages;
 mod process;
 mod races;
 mod sink;
