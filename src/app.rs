@@ -99,6 +99,7 @@ impl App {
             outlets.rooms.insert(surfaces::console::NAME.to_owned(), outlet);
             surfaces.push((surfaces::console::NAME, surface));
         }
+        outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind));
         count_recovered(store.as_ref(), &outlets, &metrics).await?;
         let workspaces = config.workspaces();
         let link = Arc::clone(&source);
@@ -111,12 +112,11 @@ impl App {
         );
         let tracker = Arc::new(tracker.await?);
         let budget = &config.dataworks.budget;
-        let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: Some(budget.per_day()) };
+        let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: budget.per_day() };
         let meter = Arc::new(Meter::new(source, limits, Arc::clone(&metrics)));
         let poll = &config.dataworks.poll;
         let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
-        let poller =
-            Poller::new(Arc::clone(&tracker), Arc::clone(&meter), Arc::clone(&metrics), &workspaces, intervals, now);
+        let poller = Poller::new(Arc::clone(&tracker), Arc::clone(&meter), &workspaces, intervals, now);
         let poller = Arc::new(poller);
         let dispatcher =
             Dispatcher::new(Arc::clone(&store), renderer, outlets, Arc::clone(&metrics), Arc::clone(&clock));
@@ -134,6 +134,8 @@ impl App {
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             workspaces: workspaces.clone(),
+            surfaces: surfaces.iter().map(|(name, _)| *name).filter(|name| *name != surfaces::console::NAME).collect(),
+            started_at: now,
             clock: Arc::clone(&clock),
             draining: false.into(),
         };
@@ -158,18 +160,15 @@ impl App {
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
         let App { tracker, poller, dispatcher, commands, pages, store, clock, .. } = self;
         let mut loops: JoinSet<&'static str> = JoinSet::new();
+        // Serves to the end, so that whoever asks meanwhile hears that this process is ending.
+        let serving = CancellationToken::new();
+        let mut server = tokio::spawn(http::serve(listener, Arc::clone(&pages), serving.clone()));
         let polling = poll(Arc::clone(&poller), Arc::clone(&clock), stop.clone());
         loops.spawn(named("polling", polling));
         let delivering = deliver(Arc::clone(&dispatcher), Arc::clone(&tracker), Arc::clone(&clock), stop.clone());
         loops.spawn(named("delivery", delivering));
         let keeping = keep_house(store, tracker, Arc::clone(&poller), Arc::clone(&dispatcher), clock, stop.clone());
         loops.spawn(named("housekeeping", keeping));
-        let served = http::serve(listener, Arc::clone(&pages), stop.clone());
-        loops.spawn(named("the HTTP server", async move {
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the HTTP server failed");
-            }
-        }));
         let asked = self.asked;
         let ended = stop.clone();
         loops.spawn(named("commands", async move {
@@ -188,7 +187,13 @@ impl App {
                 }
             }));
         }
-        let first = loops.join_next().await;
+        let first = tokio::select! {
+            first = loops.join_next() => first,
+            served = &mut server => {
+                tracing::error!(?served, "the HTTP server ended");
+                Some(Ok("the HTTP server"))
+            }
+        };
         let by_itself = !stop.is_cancelled();
         pages.drain();
         stop.cancel();
@@ -199,6 +204,11 @@ impl App {
         };
         if tokio::time::timeout(GRACE, rest).await.is_err() {
             tracing::warn!("something was still under way after {} s and is left behind", GRACE.as_secs());
+        }
+        serving.cancel();
+        if !server.is_finished() {
+            // It cuts what lingers by itself.
+            drop(server.await);
         }
         match first {
             Some(Ok(name)) if by_itself => Err(AppError::Ended(name)),
@@ -278,7 +288,10 @@ pub fn dataworks(config: &Config, net: &Net) -> Result<DataWorks, AppError> {
     let endpoint = settings.endpoint.replace("{region}", "cn-shanghai");
     let endpoint = endpoint.parse().map_err(|error: url::ParseError| wrong(error.to_string()))?;
     let client = net.client_for(&endpoint).map_err(|refused| wrong(refused.to_string()))?;
-    Ok(DataWorks::new(settings, client.clone()).map_err(|problem| problem.under("dataworks"))?)
+    // Where the default credential chain asks is public, wherever the API is.
+    let sts = Url::parse("https://sts.aliyuncs.com").map_err(|error| wrong(error.to_string()))?;
+    let chain = net.client_for(&sts).map_err(|refused| wrong(refused.to_string()))?;
+    Ok(DataWorks::new(settings, client.clone(), chain.clone()).map_err(|problem| problem.under("dataworks"))?)
 }
 
 /// Every configured way out and in.

@@ -48,6 +48,11 @@ impl Outlets {
         }
     }
 
+    /// The kind of each.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.channels.values().chain(self.rooms.values()).map(|outlet| outlet.channel.dialect().kind)
+    }
+
     /// The metric label of a destination.
     pub fn kind(&self, to: &Destination) -> &'static str {
         self.find(to).map_or("none", |(outlet, _)| outlet.channel.dialect().kind)

@@ -17,7 +17,7 @@ pub struct Metrics {
     registry: Registry,
     /// Calls to a source's API.
     pub api_calls: Family<ApiCall, Counter>,
-    /// Calls left today.
+    /// Calls that could be made at once.
     pub api_budget: Gauge,
     /// Seconds since the last good poll.
     pub poll_lag: Family<OfWorkspace, Seconds>,
@@ -106,7 +106,11 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("api_calls", "Calls to the pipeline API by action and outcome", self.api_calls.clone());
-        r.register("api_budget_calls_left", "Calls left in today's budget", self.api_budget.clone());
+        r.register(
+            "api_budget_calls_left",
+            "Calls that could be made at once, of the region that has least",
+            self.api_budget.clone(),
+        );
         r.register("poll_lag_seconds", "Seconds since the last good poll of a workspace", self.poll_lag.clone());
         r.register("changes", "Changes recorded by kind", self.changes.clone());
         r.register("delivery_attempts", "Delivery attempts by channel kind and outcome", self.attempts.clone());
@@ -130,6 +134,13 @@ impl Metrics {
             "Messages sent as plain text because their template failed",
             self.render_fallbacks.clone(),
         );
+    }
+
+    /// Shows the attempts of a channel kind before the first one: an alert needs a series to look at.
+    pub fn begin_at_zero(&self, channel_kind: &'static str) {
+        for outcome in ["delivered", "retry", "rejected", "dead", "unknown"] {
+            drop(self.attempts.get_or_create(&AttemptLabels { channel_kind, outcome }));
+        }
     }
 
     /// OpenMetrics text.

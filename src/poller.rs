@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::meter::{CallError, Meter};
-use crate::metrics::{Metrics, OfWorkspace};
 use crate::model::{RunId, RunState, Status, Timestamp, Workspace, WorkspaceKey, elapsed};
 use crate::schedule::{Activity, Intervals, Purpose, Schedule};
 use crate::sources::SourceErrorKind;
@@ -27,7 +26,6 @@ const LONG: Duration = Duration::from_secs(60);
 pub struct Poller {
     tracker: Arc<Tracker>,
     meter: Arc<Meter>,
-    metrics: Arc<Metrics>,
     workspaces: HashMap<WorkspaceKey, Workspace>,
     schedule: Mutex<Schedule>,
     tasks: TaskTracker,
@@ -48,14 +46,13 @@ impl Poller {
     pub fn new(
         tracker: Arc<Tracker>,
         meter: Arc<Meter>,
-        metrics: Arc<Metrics>,
         workspaces: &[Workspace],
         intervals: Intervals,
         now: Timestamp,
     ) -> Poller {
         let workspaces: HashMap<_, _> = workspaces.iter().map(|w| (w.key(), w.clone())).collect();
         let schedule = Mutex::new(Schedule::new(intervals, workspaces.keys().cloned(), now));
-        Poller { tracker, meter, metrics, workspaces, schedule, tasks: TaskTracker::new(), changed: Notify::new() }
+        Poller { tracker, meter, workspaces, schedule, tasks: TaskTracker::new(), changed: Notify::new() }
     }
 
     /// Begins a poll of each workspace that is due; a slow one delays no other. Returns when the next is due.
@@ -73,7 +70,6 @@ impl Poller {
                 poller.changed.notify_one();
             });
         }
-        self.measure_lag(now);
         self.with_schedule(|schedule| schedule.next_due())
     }
 
@@ -186,15 +182,6 @@ impl Poller {
             None => run.snapshot.stages.iter().any(|stage| stage.status == Status::Running),
         };
         if changed || active.iter().any(moves) { Activity::Moving } else { Activity::Quiet }
-    }
-
-    fn measure_lag(&self, now: Timestamp) {
-        for (key, workspace) in &self.workspaces {
-            if let Some(seen) = self.tracker.freshness(key, None).seen_at {
-                let labels = OfWorkspace { workspace: workspace.name.clone() };
-                self.metrics.poll_lag.get_or_create(&labels).set(now.duration_since(seen).as_secs_f64());
-            }
-        }
     }
 
     fn with_schedule<T>(&self, act: impl FnOnce(&mut Schedule) -> T) -> T {

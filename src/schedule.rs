@@ -195,7 +195,7 @@ pub enum Verdict {
 const BURST_OF_SECOND: f64 = 0.2;
 /// Of the day's calls this share may be spent in a burst; the rest comes evenly over the day, so that the sum of both
 /// never exceeds the day's cap.
-const BURST_SHARE: f64 = 0.2;
+const BURST_SHARE: f64 = 0.4;
 /// Polls leave this share of the burst to commands.
 const RESERVED_SHARE: f64 = 0.25;
 /// The rate is never throttled below this share.

@@ -31,10 +31,11 @@ impl Run {
 }
 
 async fn serve(config: &Config) -> Result<(), AppError> {
+    // The store first: a second service hears of that, not of the port.
+    let app = App::build(config, None, Arc::new(Timestamp::now)).await?;
     let listener = app::listen(config).await?;
     let address =
         listener.local_addr().map_or_else(|_| config.server.listen.to_string(), |address| address.to_string());
-    let app = App::build(config, None, Arc::new(Timestamp::now)).await?;
     let stop = CancellationToken::new();
     stop_signal(stop.clone());
     tracing::info!(

@@ -18,8 +18,8 @@ const SHORTEST_BEGINNING: usize = 4;
 const WHOLE: usize = 20;
 /// … and not worth asking more workspaces than this: a typing mistake must not spend the day's calls.
 const FEW: usize = 3;
-/// What was seen this recently is not asked for again.
-const FRESH: Duration = Duration::from_secs(30);
+/// A list this young has just been asked for.
+const JUST_NOW: Duration = Duration::from_secs(2);
 
 /// A run that somebody means.
 pub struct Found {
@@ -38,7 +38,7 @@ pub async fn find(context: &Context, typed: &str, workspace: &str, now: Timestam
     }
     if id.as_str().len() < WHOLE && candidates.len() <= FEW {
         // Perhaps only the beginning of a run that no poll has shown yet.
-        join_all(candidates.iter().map(|workspace| refresh(context, workspace, now))).await;
+        join_all(candidates.iter().map(|workspace| refresh(context, workspace, JUST_NOW, now))).await;
         if let Some(found) = known(context, &id, &candidates)? {
             return Ok(found);
         }
@@ -58,6 +58,9 @@ pub struct Meant {
 pub fn read(typed: &str) -> Result<Meant, CommandError> {
     let Ok(link) = Url::parse(typed).map_err(drop).and_then(|url| if url.has_host() { Ok(url) } else { Err(()) })
     else {
+        // DataWorks writes ids in lower case; masked samples hold other letters.
+        let is_hex = typed.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        let typed = if is_hex { typed.to_ascii_lowercase() } else { typed.to_owned() };
         let id = typed.parse().map_err(|error: crate::model::NotARunId| {
             CommandError::user(format!("That is no run id: {error}. /runs lists the recent ones."))
         })?;
@@ -70,7 +73,7 @@ pub fn read(typed: &str) -> Result<Meant, CommandError> {
     let id = typed
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
         .find(|part| uuid::Uuid::try_parse(part).is_ok() && part.len() == 36)
-        .and_then(|part| part.parse().ok());
+        .and_then(|part| part.to_ascii_lowercase().parse().ok());
     match id {
         Some(id) => Ok(Meant { id, project_id }),
         None => Err(CommandError::user(
@@ -170,9 +173,9 @@ fn not_found(id: &RunId, denied: &[Workspace], failed: &[(Workspace, CallError)]
 
 /// Workspaces that nobody watches are polled seldom; whoever asks for the list wants it as it is. When it can't be had,
 /// the answer says how old what is known is.
-pub async fn refresh(context: &Context, workspace: &Workspace, now: Timestamp) {
+pub async fn refresh(context: &Context, workspace: &Workspace, max_age: Duration, now: Timestamp) {
     let seen_at = context.tracker.freshness(&workspace.key(), None).seen_at;
-    if seen_at.is_some_and(|seen| elapsed(seen, now) < FRESH) {
+    if seen_at.is_some_and(|seen| elapsed(seen, now) < max_age) {
         return;
     }
     let Ok(listed) = context.meter.list(workspace, 1, Purpose::Command, now).await else { return };

@@ -13,9 +13,10 @@ mod words;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::meter::Meter;
@@ -127,6 +128,10 @@ const CONCURRENCY: usize = 32;
 /// Suggestions offered at most: Discord's limit,
 /// <https://docs.discord.com/developers/interactions/receiving-and-responding>.
 const SUGGESTIONS: usize = 25;
+/// Workspaces whose list may be asked for while somebody types.
+const REFRESHED: usize = 3;
+/// A list this young is good enough for suggestions.
+const SUGGESTED_FROM: Duration = Duration::from_secs(10);
 
 /// Answers what comes through the inbox until it is closed.
 pub async fn serve(context: Arc<Context>, mut inbox: mpsc::Receiver<Ask>) {
@@ -138,7 +143,7 @@ pub async fn serve(context: Arc<Context>, mut inbox: mpsc::Receiver<Ask>) {
             // Whoever asked may be gone; then nobody misses the answer.
             match ask {
                 Ask::Command { request, reply } => drop(reply.send(answer(&context, &request).await)),
-                Ask::Suggest { request, reply } => drop(reply.send(suggest(&context, &request))),
+                Ask::Suggest { request, reply } => drop(reply.send(suggest(&context, &request).await)),
             }
             drop(place);
         });
@@ -213,8 +218,13 @@ fn apology(info: &CommandInfo, said: &str) -> Text {
 }
 
 /// Runs that match the last word typed, newest first; those still active before the ended ones.
-fn suggest(context: &Context, request: &Request) -> Vec<Suggestion> {
+async fn suggest(context: &Context, request: &Request) -> Vec<Suggestion> {
     let typed = request.text.split_whitespace().nth(1).unwrap_or_default().to_lowercase();
+    // Where nobody watches, the polls come too seldom to show what has just begun.
+    let mut stalest: Vec<&Workspace> = context.workspaces.iter().collect();
+    stalest.sort_by_key(|workspace| context.tracker.freshness(&workspace.key(), None).seen_at);
+    let refreshed = stalest.into_iter().take(REFRESHED);
+    join_all(refreshed.map(|workspace| find::refresh(context, workspace, SUGGESTED_FROM, request.at))).await;
     let mut found = Vec::new();
     for workspace in &context.workspaces {
         for run in context.tracker.recent(&workspace.key()) {

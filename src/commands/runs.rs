@@ -1,5 +1,7 @@
 //! `/runs [workspace]`: recent runs, those still active first.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
@@ -10,6 +12,8 @@ use crate::model::{CommandInfo, Reply, Text, Tone};
 const SHOWN: usize = 8;
 /// Workspaces shown when none is named.
 const WORKSPACES: usize = 4;
+/// A list this young is shown as it is.
+const FRESH: Duration = Duration::from_secs(30);
 
 pub const COMMAND: Command = Command {
     info: CommandInfo { name: "runs", about: "List recent runs", args: &[super::WORKSPACE] },
@@ -25,7 +29,7 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
     }
     let mut text = Text::default();
     let shown = workspaces.iter().take(WORKSPACES);
-    join_all(shown.map(|workspace| find::refresh(context, workspace, call.now()))).await;
+    join_all(shown.map(|workspace| find::refresh(context, workspace, FRESH, call.now()))).await;
     for (index, workspace) in workspaces.iter().take(WORKSPACES).enumerate() {
         let key = workspace.key();
         text = if index == 0 { text } else { text.line() };

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::Pages;
+use crate::metrics::{OfSurface, OfWorkspace};
 use crate::model::{DeliveryState, Timestamp};
 use crate::store::{Overview, StoreError};
 
@@ -39,6 +40,11 @@ pub async fn ready(State(pages): State<Arc<Pages>>) -> Response {
             })
         })
         .collect();
+    let connected =
+        |surface: &&'static str| pages.metrics.connected.get(&OfSurface { surface }).map(|gauge| gauge.get());
+    let surfaces =
+        pages.surfaces.iter().map(|surface| json!({ "name": surface, "connected": connected(surface) == Some(1) }));
+    let surfaces: Vec<_> = surfaces.collect();
     let polled = pages.workspaces.iter().all(|workspace| pages.tracker.was_polled(&workspace.key()));
     let ready = store.is_ok() && polled && !draining;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -47,6 +53,7 @@ pub async fn ready(State(pages): State<Arc<Pages>>) -> Response {
         "draining": draining,
         "store": store.err().map_or_else(|| "ok".to_owned(), |error| error.to_string()),
         "workspaces": workspaces,
+        "surfaces": surfaces,
     });
     (status, Json(body)).into_response()
 }
@@ -68,8 +75,14 @@ pub async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
     }
 }
 
-/// Gauges that are read off the store when somebody asks.
+/// Gauges that are read off when somebody asks.
 async fn measure(pages: &Pages, now: Timestamp) -> Result<(), StoreError> {
+    for workspace in &pages.workspaces {
+        // Never seen is as old as this process.
+        let seen_at = pages.tracker.freshness(&workspace.key(), None).seen_at.unwrap_or(pages.started_at);
+        let labels = OfWorkspace { workspace: workspace.name.clone() };
+        pages.metrics.poll_lag.get_or_create(&labels).set(now.duration_since(seen_at).as_secs_f64().max(0.0));
+    }
     let Overview { deliveries, oldest_open, subscriptions, .. } = pages.store.overview().await?;
     let open = [DeliveryState::Pending, DeliveryState::InFlight, DeliveryState::Unknown];
     let count: u64 = deliveries.iter().filter(|(state, _)| open.contains(state)).map(|(_, count)| count).sum();

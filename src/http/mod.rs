@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::meter::Meter;
 use crate::metrics::Metrics;
-use crate::model::{Clock, Workspace};
+use crate::model::{Clock, Timestamp, Workspace};
 use crate::store::Store;
 use crate::tracker::Tracker;
 
@@ -51,6 +51,9 @@ pub struct Pages {
     pub store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
     pub workspaces: Vec<Workspace>,
+    /// Names of the chats that commands come from.
+    pub surfaces: Vec<&'static str>,
+    pub started_at: Timestamp,
     pub clock: Clock,
     pub draining: AtomicBool,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use callboard::demo::dataworks::{Fault, Quirks, RunSpec, World, serve};
 use callboard::model::{RunId, Snapshot, Status, Timestamp, Workspace};
 use callboard::settings::{Secret, Span};
-use callboard::sources::dataworks::{Action, Budget, Credentials, DataWorks, Edition, Poll, Settings, acs3};
+use callboard::sources::dataworks::{Action, Budget, Credentials, DataWorks, Poll, Settings, acs3};
 use callboard::sources::{Item, PAGE_SIZE, Source, SourceError, SourceErrorKind};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -79,7 +79,7 @@ fn settings(endpoint: &str, key: &str, secret: &str, token: Option<&str>) -> Set
         }),
         console: "https://dataworks.data.aliyun.com/{region}/ide?defaultProjectId={project_id}#{run_id}".to_owned(),
         poll: Poll { fastest: seconds(5), slowest: seconds(60), waiting_after: seconds(60) },
-        budget: Budget { edition: Edition::Standard, calls_per_second: None, calls_per_day: None },
+        budget: Budget { edition: None, calls_per_second: None, calls_per_day: None },
     }
 }
 
@@ -88,7 +88,7 @@ fn http() -> reqwest::Client {
 }
 
 fn client(endpoint: &str, key: &str, secret: &str, token: Option<&str>) -> DataWorks {
-    DataWorks::new(&settings(endpoint, key, secret, token), http()).unwrap()
+    DataWorks::new(&settings(endpoint, key, secret, token), http(), http()).unwrap()
 }
 
 fn told(run: &Snapshot) -> String {
@@ -272,7 +272,7 @@ async fn every_refusal_reaches_whoever_must_react() {
         (Fault::throttled_by_number(), "throttled"),
         (Fault::refusal(200, "9990020002", "Throttling.User"), "throttled"),
         (Fault::quota_gone(), "quota_gone"),
-        (Fault::refusal(429, "Throttling.Resource", "upgrade"), "quota_gone"),
+        (Fault::refusal(429, "Throttling.Resource", "upgrade"), "throttled"),
         (Fault::internal_error(), "transient"),
         (Fault::body(502, "text/html", "<html>Bad Gateway</html>"), "transient"),
         (Fault::body(503, "text/plain", ""), "transient"),

@@ -90,15 +90,18 @@ impl Said {
     }
 }
 
+/// Between two calls while the allowance may be used up.
+const ALLOWANCE_PAUSE: Duration = Duration::from_secs(600);
+
 fn throttled(refusal: &Refusal<'_>, said: &Said) -> Option<SourceErrorKind> {
     let names = |name: &str| said.code.contains(name) || said.message.contains(name);
     if names("Throttling.Api.Risk") {
         return Some(SourceErrorKind::QuotaGone { said: said.words(refusal) });
     }
     if names("Throttling.Resource") {
-        let said =
-            format!("{}; the edition's call allowance is used up, a higher edition has more", said.words(refusal));
-        return Some(SourceErrorKind::QuotaGone { said });
+        // One page says that the edition's allowance is used up, another tells to try again: ask now and then.
+        let said = format!("{}; if it goes on, the edition's call allowance is used up", said.words(refusal));
+        return Some(SourceErrorKind::Throttled { after: Some(ALLOWANCE_PAUSE), said });
     }
     let slow_down = refusal.status == 429
         || matches!(said.code.as_str(), "9990020002" | "9990040003")
@@ -237,7 +240,7 @@ mod tests {
         (429, "", "", "throttled", "429"),
         (429, "Throttling.Api.Risk", "", "quota_gone", "Throttling.Api.Risk"),
         (400, "9990020002", "Throttling.Api.Risk", "quota_gone", "Throttling.Api.Risk"),
-        (429, "Throttling.Resource", "", "quota_gone", "edition"),
+        (429, "Throttling.Resource", "", "throttled", "edition"),
         (404, "InvalidAccessKeyId.NotFound", "", "credentials", "access_key_id"),
         (403, "InvalidAccessKeyId.Inactive", "", "credentials", "enable"),
         (400, "SignatureDoesNotMatch", "string to sign is: LEAKED", "credentials", "access_key_secret"),

@@ -61,15 +61,16 @@ pub struct DataWorks {
 }
 
 impl DataWorks {
-    /// Calls go through `client`, which brings its own rules on where requests may go.
-    pub fn new(settings: &Settings, client: reqwest::Client) -> Result<DataWorks, Problem> {
+    /// Calls go through `client`, which brings its own rules on where requests may go; the default credential chain
+    /// asks through `chain`.
+    pub fn new(settings: &Settings, client: reqwest::Client, chain: reqwest::Client) -> Result<DataWorks, Problem> {
         if let Err(message) = settings::origin(&settings.endpoint, "cn-shanghai") {
             return Err(Problem::new("endpoint", message));
         }
         Ok(DataWorks {
             endpoint: settings.endpoint.clone(),
             console: settings.console.clone(),
-            credentials: credentials::Credentials::new(settings.credentials.as_ref(), client.clone()),
+            credentials: credentials::Credentials::new(settings.credentials.as_ref(), chain),
             client,
             clock: Timestamp::now,
             deadline: DEADLINE,

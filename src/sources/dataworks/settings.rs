@@ -45,7 +45,8 @@ pub struct Poll {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
-    pub edition: Edition,
+    /// What was bought. Absent: standard, unless the figures say what is allowed.
+    pub edition: Option<Edition>,
     /// Instead of the edition's.
     pub calls_per_second: Option<f64>,
     /// Instead of the edition's.
@@ -85,12 +86,17 @@ impl Edition {
 
 impl Budget {
     pub fn per_second(&self) -> f64 {
-        self.calls_per_second.unwrap_or_else(|| self.edition.per_second())
+        self.calls_per_second.unwrap_or_else(|| self.edition.unwrap_or(Edition::Standard).per_second())
     }
 
+    /// `None`: no cap. Whoever names the calls a second and no edition, names all there is to keep to.
     #[expect(clippy::cast_precision_loss, reason = "nobody makes 2^53 calls a day")]
-    pub fn per_day(&self) -> f64 {
-        self.calls_per_day.unwrap_or_else(|| self.edition.per_day()) as f64
+    pub fn per_day(&self) -> Option<f64> {
+        let of_edition = match (self.edition, self.calls_per_second) {
+            (None, Some(_)) => None,
+            (edition, _) => Some(edition.unwrap_or(Edition::Standard).per_day()),
+        };
+        self.calls_per_day.or(of_edition).map(|calls| calls as f64)
     }
 }
 
@@ -193,7 +199,7 @@ mod tests {
                 slowest: Span(Duration::from_secs(60)),
                 waiting_after: Span(Duration::from_secs(60)),
             },
-            budget: Budget { edition: Edition::Standard, calls_per_second: None, calls_per_day: None },
+            budget: Budget { edition: None, calls_per_second: None, calls_per_day: None },
         }
     }
 
