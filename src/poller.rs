@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dashmap::DashSet;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -28,6 +29,8 @@ pub struct Poller {
     meter: Arc<Meter>,
     workspaces: HashMap<WorkspaceKey, Workspace>,
     schedule: Mutex<Schedule>,
+    /// Workspaces whose last look had no call left for what is followed beyond the newest page.
+    starved: DashSet<WorkspaceKey>,
     tasks: TaskTracker,
     changed: Notify,
 }
@@ -52,7 +55,15 @@ impl Poller {
     ) -> Poller {
         let workspaces: HashMap<_, _> = workspaces.iter().map(|w| (w.key(), w.clone())).collect();
         let schedule = Mutex::new(Schedule::new(intervals, workspaces.keys().cloned(), now));
-        Poller { tracker, meter, workspaces, schedule, tasks: TaskTracker::new(), changed: Notify::new() }
+        Poller {
+            tracker,
+            meter,
+            workspaces,
+            schedule,
+            starved: DashSet::new(),
+            tasks: TaskTracker::new(),
+            changed: Notify::new(),
+        }
     }
 
     /// Begins a poll of each workspace that is due; a slow one delays no other. Returns when the next is due.
@@ -122,53 +133,71 @@ impl Poller {
         }
     }
 
-    /// One look at a workspace: the newest page, then what is followed beyond it by the cheapest way.
+    /// One look at a workspace: the newest page, then what is followed beyond it by the cheapest way. When the budget
+    /// was gone after the last list, this look is for a run beyond it instead.
     async fn look(&self, workspace: &Workspace, now: Timestamp) -> Result<Activity, PollError> {
         let key = workspace.key();
-        if let Some(id) = self.tracker.left_behind(&key) {
-            return self.look_behind(workspace, id, now).await;
+        if self.starved.contains(&key)
+            && let Some(id) = self.tracker.off_page(&key).into_iter().next()
+        {
+            let mut sight = Sight::default();
+            self.get(workspace, id, Purpose::Poll, &mut sight, now).await?;
+            self.starved.remove(&key);
+            let changes = self.tracker.observe(workspace, sight, now).await?;
+            return Ok(self.activity(&key, !changes.is_empty()));
         }
-        let mut sight = Sight::of_page(self.meter.list(workspace, 1, Purpose::Poll, now).await?);
-        let page = sight.page.as_ref();
-        let mut wanted = page.map(|page| self.tracker.off_page(&key, &page.ids)).unwrap_or_default();
-        let mut more = page.is_some_and(|page| page.full);
+        let sight = Sight::of_page(self.meter.list(workspace, 1, Purpose::Poll, now).await?);
+        let is_full = sight.page.as_ref().is_some_and(|page| page.full);
+        // What the list shows must not wait for the calls that follow it.
+        let mut changes = self.tracker.observe(workspace, sight, now).await?;
+        let mut beyond = Sight::default();
+        if let Err(CallError::Budget { .. }) = self.look_beyond(workspace, is_full, &mut beyond, now).await {
+            self.starved.insert(key.clone());
+        }
+        changes.extend(self.tracker.observe(workspace, beyond, now).await?);
+        Ok(self.activity(&key, !changes.is_empty()))
+    }
+
+    /// Adds the followed runs that are not on the newest page, until a call fails.
+    async fn look_beyond(
+        &self,
+        workspace: &Workspace,
+        is_full: bool,
+        sight: &mut Sight,
+        now: Timestamp,
+    ) -> Result<(), CallError> {
+        let mut wanted = self.tracker.off_page(&workspace.key());
+        let mut more = is_full;
         let mut number = 1;
         // A further page is worth its call while it may hold more than one run that is followed.
         while more && wanted.len() > 1 && number < PAGES {
             number += 1;
-            let Ok(listed) = self.meter.list(workspace, number, Purpose::FollowUp, now).await else { break };
-            more = listed.full;
-            let found = listed.runs.into_iter().filter(|run| wanted.contains(&run.id)).collect::<Vec<_>>();
-            more &= found.len() > 1;
+            let listed = self.meter.list(workspace, number, Purpose::FollowUp, now).await?;
+            let found: Vec<_> = listed.runs.into_iter().filter(|run| wanted.contains(&run.id)).collect();
+            more = listed.full && found.len() > 1;
             wanted.retain(|id| found.iter().all(|run| run.id != *id));
             sight.runs.extend(found);
         }
-        for id in self.longest_unseen(&key, wanted) {
-            match self.meter.get(workspace, &id, Purpose::FollowUp, now).await {
-                Ok(run) => sight.runs.push(run),
-                Err(CallError::Source(error)) if error.kind == SourceErrorKind::NoSuchRun => sight.missing.push(id),
-                Err(_) => break,
-            }
+        for id in wanted.into_iter().take(GETS) {
+            self.get(workspace, id, Purpose::FollowUp, sight, now).await?;
         }
-        let changes = self.tracker.observe(workspace, sight, now).await?;
-        Ok(self.activity(&key, !changes.is_empty()))
+        Ok(())
     }
 
-    /// A followed run behind the page, when the last poll's budget was gone after its list: it has this poll's call.
-    async fn look_behind(&self, workspace: &Workspace, id: RunId, now: Timestamp) -> Result<Activity, PollError> {
-        let sight = match self.meter.get(workspace, &id, Purpose::Poll, now).await {
-            Ok(run) => Sight::of_run(run),
-            Err(CallError::Source(error)) if error.kind == SourceErrorKind::NoSuchRun => Sight::of_missing(id),
-            Err(error) => return Err(error.into()),
-        };
-        let changes = self.tracker.observe(workspace, sight, now).await?;
-        Ok(self.activity(&workspace.key(), !changes.is_empty()))
-    }
-
-    fn longest_unseen(&self, key: &WorkspaceKey, mut runs: Vec<RunId>) -> Vec<RunId> {
-        runs.sort_by_key(|run| self.tracker.freshness(key, Some(run)).seen_at);
-        runs.truncate(GETS);
-        runs
+    async fn get(
+        &self,
+        workspace: &Workspace,
+        id: RunId,
+        purpose: Purpose,
+        sight: &mut Sight,
+        now: Timestamp,
+    ) -> Result<(), CallError> {
+        match self.meter.get(workspace, &id, purpose, now).await {
+            Ok(run) => sight.runs.push(run),
+            Err(CallError::Source(error)) if error.kind == SourceErrorKind::NoSuchRun => sight.missing.push(id),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn activity(&self, key: &WorkspaceKey, changed: bool) -> Activity {

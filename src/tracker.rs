@@ -57,6 +57,8 @@ struct View {
     seen_at: Option<Timestamp>,
     /// When runs that are not on the page were last seen.
     seen_off_page: HashMap<RunId, Timestamp>,
+    /// When they were last asked for, found or not.
+    asked_off_page: HashMap<RunId, Timestamp>,
     failure: Option<Failure>,
     /// The budget allows the next poll then.
     waits_until: Option<Timestamp>,
@@ -79,7 +81,7 @@ pub struct Freshness {
 }
 
 /// What one look at a workspace showed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Sight {
     /// The first page of the list; `None` when single runs were asked for.
     pub page: Option<Page>,
@@ -101,11 +103,6 @@ impl Sight {
         let Listing { runs, full } = listing;
         let page = Page { ids: runs.iter().map(|run| run.id.clone()).collect(), full };
         Sight { page: Some(page), runs, missing: Vec::new() }
-    }
-
-    /// A run that the source denied.
-    pub fn of_missing(run: RunId) -> Sight {
-        Sight { page: None, runs: Vec::new(), missing: vec![run] }
     }
 
     /// One run that was asked for.
@@ -321,7 +318,11 @@ impl Tracker {
         for run in &sight.runs {
             if on_page.as_ref().is_none_or(|page| !page.contains(&run.id)) {
                 view.seen_off_page.insert(run.id.clone(), at);
+                view.asked_off_page.insert(run.id.clone(), at);
             }
+        }
+        for run in &sight.missing {
+            view.asked_off_page.insert(run.clone(), at);
         }
         if let Some(page) = sight.page {
             view.seen_at = Some(at);
@@ -336,6 +337,7 @@ impl Tracker {
         for run in &poll.forgotten {
             view.known.remove(run);
             view.seen_off_page.remove(run);
+            view.asked_off_page.remove(run);
             self.runs.remove(&(key.clone(), run.clone()));
         }
         drop(view);
@@ -436,27 +438,21 @@ impl Tracker {
         view.is_some_and(|view| view.seen_at.is_some() || view.failure.is_some() || view.waits_until.is_some())
     }
 
-    /// Active runs that somebody wants to hear of and that are not on the page.
-    pub fn off_page(&self, workspace: &WorkspaceKey, page: &[RunId]) -> Vec<RunId> {
+    /// Active runs that somebody wants to hear of and that are not on the newest page, the one asked for longest ago
+    /// first.
+    pub fn off_page(&self, workspace: &WorkspaceKey) -> Vec<RunId> {
         let Some(view) = self.workspaces.get(workspace) else { return Vec::new() };
-        let on_page: HashSet<&RunId> = page.iter().collect();
-        let known: Vec<RunId> = view.known.iter().filter(|run| !on_page.contains(run)).cloned().collect();
+        let on_page: HashSet<&RunId> = view.page.iter().collect();
+        let off_page = view.known.iter().filter(|run| !on_page.contains(run));
+        let known: Vec<_> = off_page.map(|run| (view.asked_off_page.get(run).copied(), run.clone())).collect();
         drop(view);
-        let mut runs: Vec<RunId> = known
+        let mut runs: Vec<_> = known
             .into_iter()
-            .filter(|run| self.state(workspace, run).is_some_and(|state| is_followed(&state)))
-            .filter(|run| !self.interested(workspace, run).is_empty())
+            .filter(|(_, run)| self.state(workspace, run).is_some_and(|state| is_followed(&state)))
+            .filter(|(_, run)| !self.interested(workspace, run).is_empty())
             .collect();
         runs.sort();
-        runs
-    }
-
-    /// A followed run behind the page that the last poll could not ask for: the one unseen for longest.
-    pub fn left_behind(&self, workspace: &WorkspaceKey) -> Option<RunId> {
-        let (page, listed_at) = self.workspaces.get(workspace).map(|view| (view.page.clone(), view.seen_at))?;
-        let runs = self.off_page(workspace, &page).into_iter();
-        let seen = runs.map(|run| (self.freshness(workspace, Some(&run)).seen_at, run));
-        seen.filter(|(seen_at, _)| *seen_at < listed_at).min().map(|(_, run)| run)
+        runs.into_iter().map(|(_, run)| run).collect()
     }
 
     /// Active runs of a workspace that somebody wants to hear of.

@@ -198,6 +198,44 @@ async fn a_run_that_is_no_longer_found_is_lost_and_not_before_it_is_sure() {
 }
 
 #[tokio::test]
+async fn a_run_that_vanished_blinds_nobody() {
+    let (mut bot, vanished) = watching(Setup::with(&[])).await;
+    let other = bot.world.add_run(PROJECT, RunSpec::online("other v1"));
+    bot.say(ROOM, &format!("/watch {other}")).await;
+    bot.world.remove_run(PROJECT, &vanished).unwrap();
+    bot.turn().await;
+    let before = bot.world.calls(Action::List);
+    for _ in 0..3 {
+        bot.world.advance(PROJECT, &other).unwrap();
+        bot.turn().await;
+    }
+    assert!(bot.world.calls(Action::List) >= before + 3, "the workspace is listed no more");
+    let expected = ["▶️ BUILD_PACKAGE running", "✅ BUILD_PACKAGE passed", "▶️ PROD_CHECK running"];
+    assert_eq!(bot.heard(ROOM), expected.map(|said| format!("{said} · other v1")));
+    bot.finish().await;
+}
+
+#[tokio::test]
+async fn a_short_budget_is_shared_between_the_list_and_a_run_behind_it() {
+    let mut bot = Bot::start(Setup { calls: ("5", "1000"), ..Setup::with(&[]) }).await;
+    let run = bot.world.add_run(PROJECT, RunSpec::online("old v1"));
+    bot.say(ROOM, &format!("/watch {run}")).await;
+    for n in 0..100 {
+        bot.world.add_run(PROJECT, RunSpec::online(&format!("newer v{n}")));
+    }
+    // The burst of the day is spent, and a call comes back every few minutes.
+    bot.pass(seconds(4 * 3600)).await;
+    let (lists, gets) = (bot.world.calls(Action::List), bot.world.calls(Action::Get));
+    bot.pass(seconds(4 * 3600)).await;
+    let (lists, gets) = (bot.world.calls(Action::List) - lists, bot.world.calls(Action::Get) - gets);
+    assert!(gets > 20 && lists > 20, "{lists} lists and {gets} gets");
+    bot.world.advance(PROJECT, &run).unwrap();
+    bot.pass(seconds(1800)).await;
+    assert_eq!(bot.heard(ROOM), ["▶️ BUILD_PACKAGE running · old v1"]);
+    bot.finish().await;
+}
+
+#[tokio::test]
 async fn a_status_gone_backwards_is_believed_the_second_time() {
     let (mut bot, run) = watching(Setup { waiting_after: "1d", ..Setup::with(&[]) }).await;
     for _ in 0..2 {
