@@ -48,7 +48,7 @@ fn samples_help() -> String {
 impl Render {
     pub async fn run(self, globals: &Globals) -> Exit {
         let settings = match globals.names_config() || globals.config_file().exists() {
-            true => match globals.load_without_secrets() {
+            true => match globals.load_in_part() {
                 Ok(config) => config.templates,
                 Err(exit) => return exit,
             },

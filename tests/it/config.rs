@@ -430,15 +430,18 @@ fn a_mistake_in_the_environment_names_its_variable() {
 }
 
 #[test]
-fn commands_that_send_nothing_do_without_the_secrets() {
+fn commands_that_follow_nothing_do_without_secrets_and_workspaces() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("callboard.toml");
     std::fs::write(&path, EXAMPLE).unwrap();
     let invalid = config::load(Some(&path), Env::new()).unwrap_err();
     assert_eq!(invalid.mistakes().len(), 9, "{}", invalid.lines());
-    assert!(config::load_without_secrets(Some(&path), Env::new()).is_ok());
+    assert!(config::load_in_part(Some(&path), Env::new()).is_ok());
+    std::fs::write(&path, "[channels.here]\nkind = \"console\"\n").unwrap();
+    assert!(config::load_in_part(Some(&path), Env::new()).is_ok(), "a workspace is demanded of who follows none");
+    assert!(config::load(Some(&path), Env::new()).unwrap_err().lines().contains("no workspace is given"));
     std::fs::write(&path, EXAMPLE.replace("kind = \"dingtalk\"", "kind = \"dingtlk\"")).unwrap();
-    let invalid = config::load_without_secrets(Some(&path), Env::new()).unwrap_err();
+    let invalid = config::load_in_part(Some(&path), Env::new()).unwrap_err();
     assert_eq!(invalid.mistakes().len(), 1, "{}", invalid.lines());
 }
 
