@@ -76,22 +76,21 @@ impl Render {
         let reader = Reader { kind: channel, locale, timezone, template: template.as_deref() };
         let message = renderer.render(Uuid::nil(), change, &reader, change.at).message;
         match channel.as_str() {
+            "webhook" => print(&format!("{}\n", webhook::indented(&message.change))),
             _ if self.json => print_json(&posted(channel, &message)),
-            "webhook" => print_json(&posted(channel, &message)),
             "console" => print(&format!("{}\n", console::lines(&message).trim_end())),
             _ => print(&format!("{}\n\n{}\n", message.title, message.body)),
         }
     }
 }
 
-/// What the channel would post. Signatures and the ids of a delivery come with the delivery.
+/// What the channel of a chat would post. Signatures and the ids of a delivery come with the delivery.
 fn posted(kind: &str, message: &Message) -> Value {
     match kind {
         "discord" => discord::bot_payload(message),
         "discord-webhook" => discord::payload(message),
         "slack-webhook" => slack::payload(message),
         "dingtalk" => dingtalk::payload(message, None),
-        "webhook" => serde_json::from_slice(&webhook::body(&message.change)).unwrap_or_default(),
         _ => {
             let Message { title, body, plain, url, .. } = message;
             json!({ "title": title, "body": body, "plain": plain, "url": url })
