@@ -269,6 +269,7 @@ async fn wrong_use_ends_with_2_and_says_what_would_be_right() {
     let mut transcript = String::new();
     for args in [
         &["demo", "--for", "soon"][..],
+        &["simulate", "--port", "0", "--listen", "127.0.0.1:0"],
         &["render", "stage-fial"],
         &["render", "nonsense"],
         &["render", "waiting", "--channel", "slack"],
@@ -308,6 +309,7 @@ async fn what_can_not_be_done_ends_with_1() {
     for args in [
         &["demo", "--port", &port][..],
         &["simulate", "--listen", &address],
+        &["simulate", "--port", &port],
         &["deliveries", "show", "5"],
         &["deliveries", "retry", "5"],
         &["subscriptions", "remove", "5"],
@@ -584,7 +586,7 @@ async fn an_import_asks_for_the_runs_its_store_does_not_know() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_simulate_prints_is_a_configuration_that_follows_it() {
     let folder = nowhere();
-    let mut simulated = Going::start(folder.path(), &["simulate", "--listen", "127.0.0.1:0"]);
+    let mut simulated = Going::start(folder.path(), &["simulate", "--port", "0"]);
     simulated.says("allow_private").await;
     std::fs::write(folder.path().join("simulated.toml"), simulated.out()).unwrap();
     let args = ["check", "--online", "--config", "simulated.toml"];
