@@ -202,4 +202,21 @@ mod tests {
             assert!(find(&wider).is_ok(), "the help offers {wider:?}, which finds nothing");
         }
     }
+
+    #[test]
+    fn every_kind_of_channel_is_offered_and_shows_what_it_posts() {
+        let renderer = app::renderer(&Settings::default());
+        let sample = find("stage-fail").unwrap();
+        let mut tree = crate::cli::command_tree();
+        let render = tree.find_subcommand_mut("render").unwrap();
+        let help =
+            render.get_arguments().find(|one| one.get_id() == "channel").unwrap().get_help().unwrap().to_string();
+        for kind in DIALECTS.map(|dialect| dialect.kind) {
+            assert!(help.contains(kind), "the help of render --channel does not offer {kind}");
+            let reader = Reader { kind, locale: "en", timezone: "UTC", template: None };
+            let message = renderer.render(Uuid::nil(), &sample, &reader, sample.at).message;
+            let as_console = posted("console", &message) == posted(kind, &message);
+            assert_eq!(as_console, matches!(kind, "console" | "webhook"), "`posted` does not know {kind}");
+        }
+    }
 }
