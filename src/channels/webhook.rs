@@ -9,7 +9,7 @@
 //! | `run.started` | `stages`: each stage as `stage` below, with its `status` and `message` |
 //! | `run.stage.changed` | `stage`, `from`, `to`; `message` is the stage's failure text |
 //! | `run.waiting` | `stage`, `since` |
-//! | `run.finished` | `from`, `to`; `message` is the run's failure text |
+//! | `run.finished` | `from`, `to`; `message` is the run's failure text, else its failed stage's |
 //! | `run.lost` | `last_seen` |
 //!
 //! What a type doesn't have is left out. `run.created_at` is null where DataWorks doesn't say. Times are UTC, in
@@ -27,7 +27,7 @@ use super::http::{self, Answer, Platform, Verdict};
 use super::sign::Signer;
 use super::text::cut;
 use super::{Channel, PLAIN, check_url, read_secret, read_url};
-use crate::model::{Change, ChangeKind, Dialect, Message, Outcome, Stage, Timestamp};
+use crate::model::{Change, ChangeKind, Dialect, Message, Outcome, Stage, Status, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 
@@ -66,64 +66,109 @@ fn signer(secret: &str) -> Result<Signer, Problem> {
     })
 }
 
-#[derive(Serialize)]
+/// One change of a run, as Callboard posts it to a generic webhook. Fields may be added in any release; what one means
+/// changes only with a major version.
+#[derive(Serialize, JsonSchema)]
+#[schemars(title = "Callboard webhook event")]
 struct Event<'a> {
+    /// What happened; `data` says which fields come with which.
+    #[schemars(extend("enum" = ["run.started", "run.stage.changed", "run.waiting", "run.finished", "run.lost"]))]
     r#type: &'static str,
+    /// When Callboard saw it: UTC, in whole seconds.
+    #[schemars(extend("format" = "date-time"))]
     timestamp: String,
     data: Data<'a>,
 }
 
-#[derive(Serialize)]
+/// `workspace`, `run`, `message` and `sequence` are always there; of the others those of the `type`.
+#[derive(Serialize, JsonSchema)]
 struct Data<'a> {
     workspace: Workspace<'a>,
     run: Run<'a>,
+    /// The stage that changed or waits. With run.stage.changed and run.waiting.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "StageName<'a>")]
     stage: Option<StageName<'a>>,
+    /// Each stage in order, as the run was first seen. With run.started.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<StageState<'a>>")]
     stages: Option<Vec<StageState<'a>>>,
+    /// The status before, of the stage or of the run. With run.stage.changed and run.finished.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     from: Option<&'a str>,
+    /// The status now, of the stage or of the run. With run.stage.changed and run.finished.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     to: Option<&'a str>,
+    /// Since when the stage waits: UTC, in whole seconds. With run.waiting.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     since: Option<String>,
+    /// When DataWorks last knew the run: UTC, in whole seconds. With run.lost.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     last_seen: Option<String>,
+    /// The failure text of the stage, or of the run; where the run that finished has none, of its failed stage. Empty
+    /// when all is well. At most 4,000 bytes.
     message: String,
+    /// Counts the changes of this run from 1.
     sequence: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Workspace<'a> {
+    /// Its name in Callboard's configuration.
     name: &'a str,
     project_id: i64,
     region: &'a str,
 }
 
-#[derive(Serialize)]
+/// The run right after the change.
+#[derive(Serialize, JsonSchema)]
 struct Run<'a> {
     id: &'a str,
+    /// At most 2,000 bytes.
     description: String,
+    /// The id of an account or a RAM user.
     creator: &'a str,
+    /// Init, Running, Success, Fail, Termination, Cancel, or whatever else DataWorks said.
     status: &'a str,
+    /// UTC, in whole seconds; null where DataWorks doesn't say.
+    #[schemars(extend("format" = "date-time"))]
     created_at: Option<String>,
+    /// The run in the console of DataWorks.
     url: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct StageName<'a> {
+    /// What identifies it within its run.
     code: &'a str,
     name: &'a str,
+    /// Its place, from 1; 0 where DataWorks lists the stage no more.
     step: i64,
+    /// Deploy, Check, Offline, Build, Delete, or whatever DataWorks says.
     r#type: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct StageState<'a> {
     #[serde(flatten)]
     name: StageName<'a>,
+    /// Spelled like the status of a run.
     status: &'a str,
+    /// Its failure text; empty when all is well. At most 500 bytes.
     message: String,
+}
+
+/// The JSON Schema of the body.
+pub fn schema() -> serde_json::Value {
+    schemars::generate::SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<Event<'_>>()
+        .into()
 }
 
 /// The specification asks for bodies below 20 kB.
@@ -149,6 +194,11 @@ fn stage_name<'a>(code: &'a str, stage: Option<&'a Stage>) -> StageName<'a> {
 /// The body for one change.
 pub fn body(change: &Change) -> Vec<u8> {
     serde_json::to_vec(&event(change)).unwrap_or_default()
+}
+
+/// The same fields in the same order, for people to read.
+pub fn indented(change: &Change) -> String {
+    serde_json::to_string_pretty(&event(change)).unwrap_or_default()
 }
 
 fn event(change: &Change) -> Event<'_> {
@@ -197,6 +247,10 @@ fn failure_text(change: &Change) -> &str {
         (_, Some(stage)) => &stage.message,
         // The stage is not among the run's: its words are not known, and the run's are not about it.
         (ChangeKind::StageChanged { .. } | ChangeKind::Waiting { .. }, None) => "",
+        (ChangeKind::Finished { .. }, None) if change.run.message.trim().is_empty() => {
+            let failed = change.run.stages.iter().find(|stage| stage.status == Status::Fail);
+            failed.map_or("", |stage| &stage.message)
+        }
         _ => &change.run.message,
     }
 }

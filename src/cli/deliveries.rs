@@ -64,7 +64,7 @@ fn state(text: &str) -> Result<DeliveryState, String> {
 
 impl Deliveries {
     pub async fn run(self, globals: &Globals) -> Exit {
-        let config = match globals.load_without_secrets() {
+        let config = match globals.load_in_part() {
             Ok(config) => config,
             Err(exit) => return exit,
         };

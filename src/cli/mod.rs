@@ -125,22 +125,18 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 impl Globals {
-    /// The configuration; what is wrong with it has been said on standard error.
-    pub fn load(&self) -> Result<Config, Exit> {
-        self.load_and_check(&|_| Vec::new())
-    }
-
-    /// The same with more checks of the whole.
+    /// The configuration, fit to run, with more checks of the whole; what is wrong with it has been said on standard
+    /// error.
     fn load_and_check(&self, more: &dyn Fn(&Config) -> Vec<Problem>) -> Result<Config, Exit> {
         config::load_and_check(self.config.as_deref(), environment(), more).map_err(|invalid| refuse(&invalid))
     }
 
-    /// The same for commands that send nothing: they need no secret.
-    pub fn load_without_secrets(&self) -> Result<Config, Exit> {
-        config::load_without_secrets(self.config.as_deref(), environment()).map_err(|invalid| refuse(&invalid))
+    /// The same for commands that follow nothing: they need no workspace, and say themselves which secret they miss.
+    pub fn load_in_part(&self) -> Result<Config, Exit> {
+        config::load_in_part(self.config.as_deref(), environment()).map_err(|invalid| refuse(&invalid))
     }
 
-    /// Where [`Globals::load`] reads from.
+    /// Where the configuration is read from.
     pub fn config_file(&self) -> PathBuf {
         config::locate(self.config.as_deref().map(Path::new), &environment().collect())
     }

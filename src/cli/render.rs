@@ -10,7 +10,7 @@ use super::{Exit, Globals, fail, print, print_json};
 use crate::app;
 use crate::channels::{DIALECTS, console, dingtalk, discord, slack, webhook};
 use crate::config::nearest;
-use crate::model::{Change, ChangeKind, Message};
+use crate::model::{Change, ChangeKind, Message, Selector};
 use crate::render::{Reader, Renderer, Settings};
 use crate::settings::LOCALES;
 
@@ -21,8 +21,8 @@ use crate::settings::LOCALES;
 #[derive(Debug, Args)]
 #[command(after_help = samples_help())]
 pub struct Render {
-    /// A sample's name, or a file with a recorded change as `callboard deliveries show --json` prints it, or - for
-    /// standard input
+    /// A sample's name; or an event type or a selector, for the first sample it fits; or a file with a recorded change as
+    /// `callboard deliveries show --json` prints it; or - for standard input
     change: String,
     /// The channel kind: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord for a room of the bot
     #[arg(long, value_name = "KIND", default_value = "console")]
@@ -42,13 +42,13 @@ pub struct Render {
 }
 
 fn samples_help() -> String {
-    format!("Samples: {}", names().join(", "))
+    format!("Samples: {}\nAlso understood: {}", names().join(", "), wider_names().join(", "))
 }
 
 impl Render {
     pub async fn run(self, globals: &Globals) -> Exit {
         let settings = match globals.names_config() || globals.config_file().exists() {
-            true => match globals.load_without_secrets() {
+            true => match globals.load_in_part() {
                 Ok(config) => config.templates,
                 Err(exit) => return exit,
             },
@@ -76,22 +76,21 @@ impl Render {
         let reader = Reader { kind: channel, locale, timezone, template: template.as_deref() };
         let message = renderer.render(Uuid::nil(), change, &reader, change.at).message;
         match channel.as_str() {
+            "webhook" => print(&format!("{}\n", webhook::indented(&message.change))),
             _ if self.json => print_json(&posted(channel, &message)),
-            "webhook" => print_json(&posted(channel, &message)),
             "console" => print(&format!("{}\n", console::lines(&message).trim_end())),
             _ => print(&format!("{}\n\n{}\n", message.title, message.body)),
         }
     }
 }
 
-/// What the channel would post. Signatures and the ids of a delivery come with the delivery.
+/// What the channel of a chat would post. Signatures and the ids of a delivery come with the delivery.
 fn posted(kind: &str, message: &Message) -> Value {
     match kind {
         "discord" => discord::bot_payload(message),
         "discord-webhook" => discord::payload(message),
         "slack-webhook" => slack::payload(message),
         "dingtalk" => dingtalk::payload(message, None),
-        "webhook" => serde_json::from_slice(&webhook::body(&message.change)).unwrap_or_default(),
         _ => {
             let Message { title, body, plain, url, .. } = message;
             json!({ "title": title, "body": body, "plain": plain, "url": url })
@@ -110,10 +109,12 @@ fn unknown(option: &str, given: &str, known: &[&str]) -> Option<String> {
 /// A recorded change is read up to here, in bytes.
 const CHANGE_AT_MOST: u64 = 1 << 20;
 
-/// A sample by its name, else a file.
+/// A sample by its name, else the first that a wider name means, else a file.
 fn find(given: &str) -> Result<Change, String> {
-    if let Some(sample) = Renderer::samples().into_iter().find(|sample| name(sample) == given) {
-        return Ok(sample);
+    let samples = Renderer::samples();
+    let named = samples.iter().find(|sample| name(sample) == given);
+    if let Some(sample) = named.or_else(|| samples.iter().find(|sample| means(given, sample))) {
+        return Ok(sample.clone());
     }
     let read = |from: &mut dyn Read| {
         let mut text = String::new();
@@ -125,7 +126,7 @@ fn find(given: &str) -> Result<Change, String> {
     };
     let text = text.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            let names = names();
+            let names: Vec<String> = names().into_iter().chain(wider_names()).collect();
             let meant = nearest(given, names.iter().map(String::as_str));
             match meant {
                 Some(close) => format!("{given:?} is neither a sample nor a file; did you mean {close:?}?"),
@@ -144,6 +145,26 @@ fn names() -> Vec<String> {
     Renderer::samples().iter().map(name).collect()
 }
 
+/// Whether `given` is the kind, the event type or a selector of the change.
+fn means(given: &str, change: &Change) -> bool {
+    let selected = || Selector::ALL.iter().any(|selector| selector.as_str() == given && selector.matches(change));
+    change.kind.name() == given || change.kind.event_type() == given || selected()
+}
+
+/// What [`means`] knows beyond the samples' own names: event types, then kinds, then selectors.
+fn wider_names() -> Vec<String> {
+    let samples = Renderer::samples();
+    let types = samples.iter().map(|sample| sample.kind.event_type());
+    let selectors = Selector::ALL.iter().map(|selector| selector.as_str());
+    let mut all: Vec<String> = Vec::new();
+    for wider in types.chain(ChangeKind::NAMES).chain(selectors).map(str::to_owned) {
+        if !all.contains(&wider) && !samples.iter().any(|sample| name(sample) == wider) {
+            all.push(wider);
+        }
+    }
+    all
+}
+
 /// `stage-fail`, `finished-success`, `waiting`
 fn name(change: &Change) -> String {
     let status = match &change.kind {
@@ -151,4 +172,51 @@ fn name(change: &Change) -> String {
         _ => None,
     };
     std::iter::once(change.kind.name().to_owned()).chain(status).collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_event_type_and_selector_finds_a_sample_and_exact_names_come_first() {
+        for (given, found) in [
+            ("stage", "stage-running"),
+            ("run.stage.changed", "stage-running"),
+            ("finished", "finished-success"),
+            ("run.finished", "finished-success"),
+            ("run.started", "started"),
+            ("run.waiting", "waiting"),
+            ("run.lost", "lost"),
+            ("failed", "stage-fail"),
+            ("succeeded", "finished-success"),
+            ("stopped", "finished-termination"),
+            ("started", "started"),
+            ("waiting", "waiting"),
+            ("lost", "lost"),
+            ("finished-fail", "finished-fail"),
+        ] {
+            assert_eq!(find(given).map(|change| name(&change)), Ok(found.to_owned()), "{given}");
+        }
+        for wider in wider_names() {
+            assert!(find(&wider).is_ok(), "the help offers {wider:?}, which finds nothing");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_channel_is_offered_and_shows_what_it_posts() {
+        let renderer = app::renderer(&Settings::default());
+        let sample = find("stage-fail").unwrap();
+        let mut tree = crate::cli::command_tree();
+        let render = tree.find_subcommand_mut("render").unwrap();
+        let help =
+            render.get_arguments().find(|one| one.get_id() == "channel").unwrap().get_help().unwrap().to_string();
+        for kind in DIALECTS.map(|dialect| dialect.kind) {
+            assert!(help.contains(kind), "the help of render --channel does not offer {kind}");
+            let reader = Reader { kind, locale: "en", timezone: "UTC", template: None };
+            let message = renderer.render(Uuid::nil(), &sample, &reader, sample.at).message;
+            let as_console = posted("console", &message) == posted(kind, &message);
+            assert_eq!(as_console, matches!(kind, "console" | "webhook"), "`posted` does not know {kind}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ pub struct Send {
 
 impl Send {
     pub async fn run(self, globals: &Globals) -> Exit {
-        let config = match globals.load() {
+        let config = match globals.load_in_part() {
             Ok(config) => config,
             Err(exit) => return exit,
         };

@@ -19,20 +19,27 @@ pub struct Simulate {
     /// Where it listens; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
+    /// The same on 127.0.0.1, by the port alone
+    #[arg(long, conflicts_with = "listen")]
+    port: Option<u16>,
 }
 
 impl Simulate {
     pub async fn run(self, _: &Globals) -> Exit {
-        let listener = match TcpListener::bind(self.listen).await {
+        let (asked, option) = match self.port {
+            Some(port) => (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), "--port"),
+            None => (self.listen, "--listen"),
+        };
+        let listener = match TcpListener::bind(asked).await {
             Ok(listener) => listener,
             Err(error) => {
                 return fail(
                     Exit::Failed,
-                    &format!("can't listen on {}: {}; choose another with --listen", self.listen, error.kind()),
+                    &format!("can't listen on {asked}: {}; choose another with {option}", error.kind()),
                 );
             }
         };
-        let address = listener.local_addr().unwrap_or(self.listen);
+        let address = listener.local_addr().unwrap_or(asked);
         let world = dataworks::World::new(demo::ACCESS_KEY_ID, demo::ACCESS_KEY_SECRET);
         let releases = demo::releases(&world);
         let told = print(&configuration(reachable(address), &releases));

@@ -1,6 +1,8 @@
 //! `callboard subscriptions`
 
-use std::path::{Path, PathBuf};
+mod import;
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
@@ -10,7 +12,9 @@ use crate::config::{Config, nearest};
 use crate::diff;
 use crate::model::{Destination, RunId, RunState, Scope, Selector, Subscription, Timestamp, Workspace, WorkspaceKey};
 use crate::net::Net;
-use crate::sources::Source;
+use crate::settings::Secret;
+use crate::sources::dataworks::{Credentials, DataWorks};
+use crate::sources::{Source, SourceError};
 use crate::store::{self, Role, Store, StoreError, Subscribed};
 use crate::surfaces::discord::NAME as DISCORD;
 
@@ -42,8 +46,11 @@ enum Verb {
     /// Print those in the store as JSON, for `import`
     Export,
     /// Add those in a file that `export` wrote; those that exist stay as they are
+    ///
+    /// DataWorks is asked for runs the store does not know, one after another, as fast as the budget allows. Those that
+    /// have ended, or that DataWorks does not know, are left out.
     Import {
-        /// The file
+        /// The file, or - for standard input
         file: PathBuf,
     },
 }
@@ -99,12 +106,7 @@ impl From<StoreError> for Refusal {
 
 impl Subscriptions {
     pub async fn run(self, globals: &Globals) -> Exit {
-        let config = match &self.verb {
-            // The run is asked for at DataWorks.
-            Verb::Add(Add { run: Some(_), .. }) => globals.load(),
-            _ => globals.load_without_secrets(),
-        };
-        let config = match config {
+        let config = match globals.load_in_part() {
             Ok(config) => config,
             Err(exit) => return exit,
         };
@@ -130,7 +132,7 @@ async fn act(verb: Verb, config: &Config, store: &dyn Store, now: Timestamp) -> 
         Verb::Export => Ok(print_json(&serde_json::json!(loaded.subscriptions))),
         Verb::Add(add) => add.act(config, store, &loaded.runs, now).await,
         Verb::Remove { id } => remove(&id, store, &loaded.subscriptions).await,
-        Verb::Import { file } => import(&file, store, &loaded.runs).await,
+        Verb::Import { file } => import::import(&file, config, store, &loaded.runs, now).await,
     }
 }
 
@@ -153,39 +155,6 @@ async fn remove(given: &str, store: &dyn Store, subscriptions: &[Subscription]) 
     }
 }
 
-async fn import(file: &Path, store: &dyn Store, runs: &[(WorkspaceKey, RunState)]) -> Result<Exit, Refusal> {
-    let named = |said: &dyn std::fmt::Display| Refusal::Failed(format!("{}: {said}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => named(&"there is no such file"),
-        kind => named(&format!("it can't be read: {kind}")),
-    })?;
-    let wrong = |error: serde_json::Error| named(&format!("it is no list that `export` wrote: {error}"));
-    let subscriptions: Vec<Subscription> = serde_json::from_str(&text).map_err(wrong)?;
-    let (mut added, mut existed, mut over) = (0, 0, 0);
-    for subscription in &subscriptions {
-        let state = match &subscription.scope {
-            Scope::Workspace { .. } => None,
-            // A run the store does not know was of another installation, or has ended long ago.
-            Scope::Run { workspace, run } => match known(runs, workspace, run) {
-                Some(state) if !state.snapshot.status.is_terminal() => Some(state),
-                _ => {
-                    over += 1;
-                    continue;
-                }
-            },
-        };
-        match store.subscribe(subscription, state).await? {
-            Subscribed::New { .. } => added += 1,
-            Subscribed::Already { .. } => existed += 1,
-        }
-    }
-    let mut said = format!("{added} added, {existed} existed");
-    if over > 0 {
-        said.push_str(&format!(", {over} left out because their run is not followed any more"));
-    }
-    Ok(print(&format!("{said}\n")))
-}
-
 fn known<'a>(runs: &'a [(WorkspaceKey, RunState)], workspace: &WorkspaceKey, run: &RunId) -> Option<&'a RunState> {
     runs.iter().find(|(key, state)| key == workspace && state.snapshot.id == *run).map(|(_, state)| state)
 }
@@ -203,7 +172,9 @@ impl Add {
         let state = match &self.run {
             Some(run) => Some(match known(runs, &workspace.key(), run) {
                 Some(state) => state.clone(),
-                None => ask(config, &workspace, run, now).await?,
+                None => ask(&source(config)?, &workspace, run, now)
+                    .await
+                    .map_err(|error| Refusal::Failed(format!("run {run} in {}: {error}", workspace.name)))?,
             }),
             None => None,
         };
@@ -270,13 +241,24 @@ fn workspace(config: &Config, name: &str) -> Result<Workspace, Refusal> {
     found.ok_or_else(|| unknown("workspace", name, config.workspaces.iter().map(|one| one.name.as_str())))
 }
 
+/// What is asked for runs that the store does not know.
+fn source(config: &Config) -> Result<DataWorks, Refusal> {
+    let misused = |said: &dyn std::fmt::Display| Refusal::Misused(said.to_string());
+    if let Some(Credentials { access_key_id, access_key_secret, security_token }) = &config.dataworks.credentials {
+        let secrets = [("access_key_id", Some(access_key_id)), ("access_key_secret", Some(access_key_secret))];
+        for (key, secret) in secrets.into_iter().chain([("security_token", security_token.as_ref())]) {
+            if let Some(Err(error)) = secret.map(Secret::read) {
+                return Err(misused(&format!("dataworks.credentials.{key}: {error}")));
+            }
+        }
+    }
+    let net = Net::new(&config.network).map_err(|error| misused(&format!("network: {error}")))?;
+    app::dataworks(config, &net).map_err(|error| misused(&error))
+}
+
 /// Where a run stands that the store does not know.
-async fn ask(config: &Config, workspace: &Workspace, run: &RunId, now: Timestamp) -> Result<RunState, Refusal> {
-    let failed = |said: &dyn std::fmt::Display| Refusal::Failed(format!("run {run} in {}: {said}", workspace.name));
-    let net = Net::new(&config.network).map_err(|error| failed(&error))?;
-    let source = app::dataworks(config, &net).map_err(|error| failed(&error))?;
-    let snapshot = source.get(workspace, run).await.map_err(|error| failed(&error))?;
-    Ok(diff::baseline(snapshot, now))
+async fn ask(source: &DataWorks, workspace: &Workspace, run: &RunId, now: Timestamp) -> Result<RunState, SourceError> {
+    Ok(diff::baseline(source.get(workspace, run).await?, now))
 }
 
 fn listed(subscriptions: &[Subscription], config: &Config) -> String {

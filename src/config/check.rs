@@ -6,12 +6,16 @@ use super::document::{item_of, join, nearest};
 use super::{Config, StandingSubscription};
 use crate::settings::{Problem, quoted};
 
-/// Keys are full paths.
-pub(super) fn all(config: &Config) -> Vec<Problem> {
+/// Keys are full paths. `follows`: it is for a service, which has nothing to do without a workspace.
+pub(super) fn all(config: &Config, follows: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     problems.extend(config.store.check().into_iter().map(|problem| problem.under("store")));
     problems.extend(config.dataworks.check().into_iter().map(|problem| problem.under("dataworks")));
     problems.extend(config.discord.iter().flat_map(|discord| discord.check()).map(|problem| problem.under("discord")));
+    if follows && config.workspaces.is_empty() {
+        let message = "no workspace is given; add [[workspaces]] with name, region and project_id";
+        problems.push(Problem::new("workspaces", message));
+    }
     workspaces(config, &mut problems);
     channels(config, &mut problems);
     for (index, standing) in config.subscriptions.iter().enumerate() {
@@ -23,10 +27,6 @@ pub(super) fn all(config: &Config) -> Vec<Problem> {
 }
 
 fn workspaces(config: &Config, problems: &mut Vec<Problem>) {
-    if config.workspaces.is_empty() {
-        let message = "no workspace is given; add [[workspaces]] with name, region and project_id";
-        problems.push(Problem::new("workspaces", message));
-    }
     let mut names = BTreeMap::new();
     let mut projects = BTreeMap::new();
     for (index, workspace) in config.workspaces.iter().enumerate() {

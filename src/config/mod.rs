@@ -154,7 +154,7 @@ pub fn locate(given: Option<&Path>, env: &BTreeMap<String, String>) -> PathBuf {
 
 /// The configuration for running: everything is checked, and every secret can be read.
 pub fn load(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Config, Invalid> {
-    load_with(path, env, Secrets::Needed, &|_| Vec::new())
+    load_with(path, env, Needs::Everything, &|_| Vec::new())
 }
 
 /// Like [`load`], with more checks of the whole: those of the templates, for example. Their problems carry full keys
@@ -164,20 +164,18 @@ pub fn load_and_check(
     env: impl IntoIterator<Item = (String, String)>,
     more: &dyn Fn(&Config) -> Vec<Problem>,
 ) -> Result<Config, Invalid> {
-    load_with(path, env, Secrets::Needed, more)
+    load_with(path, env, Needs::Everything, more)
 }
 
-/// The configuration for commands that send nothing: secrets that can't be read here are no mistake.
-pub fn load_without_secrets(
-    path: Option<&Path>,
-    env: impl IntoIterator<Item = (String, String)>,
-) -> Result<Config, Invalid> {
-    load_with(path, env, Secrets::Unneeded, &|_| Vec::new())
+/// The configuration for commands that follow nothing: a secret that can't be read here is no mistake (whoever needs it
+/// says so), nor is a configuration without workspaces.
+pub fn load_in_part(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Config, Invalid> {
+    load_with(path, env, Needs::Part, &|_| Vec::new())
 }
 
 /// The configuration in `text`; `file` is what messages call it.
 pub fn parse(file: &str, text: &str, env: impl IntoIterator<Item = (String, String)>) -> Result<Config, Invalid> {
-    read(file, text, &env.into_iter().collect(), Secrets::Needed, &|_| Vec::new())
+    read(file, text, &env.into_iter().collect(), Needs::Everything, &|_| Vec::new())
 }
 
 /// The JSON Schema of the configuration file, with descriptions and defaults.
@@ -189,23 +187,26 @@ pub fn schema() -> Value {
     schema
 }
 
+/// What a configuration must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Secrets {
-    Needed,
-    Unneeded,
+enum Needs {
+    /// Secrets that can be read, and a workspace to follow.
+    Everything,
+    /// What is written must be right.
+    Part,
 }
 
 fn load_with(
     path: Option<&Path>,
     env: impl IntoIterator<Item = (String, String)>,
-    secrets: Secrets,
+    needs: Needs,
     more: &dyn Fn(&Config) -> Vec<Problem>,
 ) -> Result<Config, Invalid> {
     let env = env.into_iter().collect();
     let path = locate(path, &env);
     let file = path.display().to_string();
     let text = read_file(&path).map_err(|message| Invalid::file(&file, message))?;
-    read(&file, &text, &env, secrets, more)
+    read(&file, &text, &env, needs, more)
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
@@ -239,7 +240,7 @@ fn read(
     file: &str,
     text: &str,
     env: &BTreeMap<String, String>,
-    secrets: Secrets,
+    needs: Needs,
     more: &dyn Fn(&Config) -> Vec<Problem>,
 ) -> Result<Config, Invalid> {
     let schema = merged_schema();
@@ -271,11 +272,12 @@ fn read(
     let Shape { mut findings, made_up, hidden, unread, .. } = shape;
     let config = deserialize(&mut merged, &defaults, &mut findings);
     let mended: Vec<String> = findings.iter().map(|finding| finding.key.clone()).chain(made_up).collect();
-    let checks = config.iter().flat_map(|config| check::all(config).into_iter().chain(more(config)));
+    let checks =
+        config.iter().flat_map(|config| check::all(config, needs == Needs::Everything).into_iter().chain(more(config)));
     for problem in checks.filter(|problem| !about_mended(problem, &mended)) {
         findings.push(Finding { key: problem.key, at: At::Value, message: problem.message });
     }
-    if secrets == Secrets::Unneeded {
+    if needs == Needs::Part {
         findings.retain(|finding| !unread.contains(&finding.key));
     }
     match config {

@@ -269,6 +269,7 @@ async fn wrong_use_ends_with_2_and_says_what_would_be_right() {
     let mut transcript = String::new();
     for args in [
         &["demo", "--for", "soon"][..],
+        &["simulate", "--port", "0", "--listen", "127.0.0.1:0"],
         &["render", "stage-fial"],
         &["render", "nonsense"],
         &["render", "waiting", "--channel", "slack"],
@@ -308,6 +309,7 @@ async fn what_can_not_be_done_ends_with_1() {
     for args in [
         &["demo", "--port", &port][..],
         &["simulate", "--listen", &address],
+        &["simulate", "--port", &port],
         &["deliveries", "show", "5"],
         &["deliveries", "retry", "5"],
         &["subscriptions", "remove", "5"],
@@ -421,6 +423,29 @@ async fn send_posts_a_test_message_and_says_how_it_went() {
     assert!(here.status == Some(0) && here.out.contains("nothing was released"), "{here:?}");
 }
 
+#[test]
+fn who_follows_nothing_needs_no_workspace_and_only_its_own_secrets() {
+    let folder = nowhere();
+    std::fs::create_dir(folder.path().join("config")).unwrap();
+    let text = "[channels.here]\nkind = \"console\"\n\
+                [channels.far]\nkind = \"webhook\"\nurl = { env = \"FAR_URL\" }\n";
+    std::fs::write(folder.path().join("config/callboard.toml"), text).unwrap();
+    let sent = callboard(folder.path(), &["send", "here"]);
+    assert_eq!((sent.status, sent.err.as_str()), (Some(0), ""), "{sent:?}");
+    let far = callboard(folder.path(), &["send", "far"]);
+    assert_eq!((far.status, far.out.as_str()), (Some(2), ""), "{far:?}");
+    assert!(far.err.contains("channels.far.url: ") && far.err.contains("FAR_URL"), "{}", far.err);
+    for args in [&["deliveries", "list"][..], &["subscriptions", "list"], &["subscriptions", "export"]] {
+        let ran = callboard(folder.path(), args);
+        assert_eq!((ran.status, ran.err.as_str()), (Some(0), ""), "{args:?}");
+    }
+    for args in [&["check"][..], &["run"]] {
+        let ran = callboard(folder.path(), args);
+        assert_eq!(ran.status, Some(2), "{args:?}");
+        assert!((ran.out + &ran.err).contains("no workspace is given"), "{args:?}");
+    }
+}
+
 // -------------------------------------------------------------------------- subscriptions and deliveries, beside run
 
 #[tokio::test(flavor = "multi_thread")]
@@ -507,13 +532,53 @@ async fn subscriptions_are_carried_from_one_store_to_another() {
     let exported = stage.callboard(&["subscriptions", "export"]);
     let other = Stage::set().await;
     other.configure("");
-    std::fs::write(other.path().join("kept.json"), &exported.out).unwrap();
-    let imported = other.callboard(&["subscriptions", "import", "kept.json"]);
-    let said = "1 added, 0 existed, 1 left out because their run is not followed any more\n";
-    assert_eq!((imported.status, imported.out.as_str()), (Some(0), said), "{}", imported.err);
+    let import = ["subscriptions", "import", "-"];
+    let imported = callboard_reading(other.path(), &import, &exported.out);
+    let said = format!("1 added, 0 existed, 1 left out because DataWorks knows no such run: {gone}\n");
+    assert_eq!((imported.status, imported.out), (Some(0), said), "{}", imported.err);
     let removed = other.callboard(&["subscriptions", "remove", &all]);
     assert_eq!((removed.status, removed.out), (Some(0), format!("{all} removed\n")), "{}", removed.err);
     assert_eq!(other.json(&["subscriptions", "list", "--json"]), serde_json::json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_asks_for_the_runs_its_store_does_not_know() {
+    let stage = Stage::set().await;
+    stage.configure("[channels.here]\nkind = \"console\"\n[channels.there]\nkind = \"console\"\n");
+    let [going, ended] =
+        ["orders_daily v12", "customer_profile v7"].map(|name| stage.world.add_run(PROJECT, RunSpec::online(name)));
+    for (run, to) in [(&going, "here"), (&going, "there"), (&ended, "here")] {
+        let added =
+            stage.callboard(&["subscriptions", "add", "--workspace", "warehouse", "--run", run.as_str(), "--to", to]);
+        assert_eq!(added.status, Some(0), "{added:?}");
+    }
+    std::fs::write(stage.path().join("kept.json"), stage.callboard(&["subscriptions", "export"]).out).unwrap();
+    stage.world.finish(PROJECT, &ended).unwrap();
+    let own = std::fs::read_to_string(stage.path().join("config/callboard.toml")).unwrap();
+    let installed = |file: &str, text: String| std::fs::write(stage.path().join(file), text).unwrap();
+    let new = own.replace("sqlite:callboard.db", "sqlite:new.db");
+    installed("new.toml", new.clone());
+    installed("wrong-key.toml", new.replace("= \"secret\"", "= \"another\""));
+    installed("no-key.toml", new.replace("= \"secret\"", "= { env = \"NOT_SET\" }"));
+    let import = |config: &str| {
+        let ran = stage.callboard(&["subscriptions", "import", "kept.json", "--config", config]);
+        (ran.status, ran.out, ran.err)
+    };
+
+    let (status, out, err) = import("no-key.toml");
+    assert_eq!((status, out.as_str()), (Some(2), ""), "{err}");
+    assert!(err.contains("dataworks.credentials.access_key_secret: ") && err.contains("NOT_SET"), "{err}");
+    let before = stage.world.total_calls();
+    let (status, out, err) = import("wrong-key.toml");
+    assert_eq!((status, out.as_str()), (Some(1), "0 added, 0 existed\n"), "{err}");
+    assert!(err.contains(going.as_str()) && err.contains(ended.as_str()), "{err}");
+    assert!(err.ends_with("3 subscriptions left out because of that; import the same file again later\n"), "{err}");
+    assert!(stage.world.total_calls() <= before + 1, "a wrong key was tried again and again");
+
+    let said = "2 added, 0 existed, 1 left out because their run has ended\n";
+    assert_eq!(import("new.toml"), (Some(0), said.to_owned(), String::new()));
+    let said = "0 added, 2 existed, 1 left out because their run has ended\n";
+    assert_eq!(import("new.toml"), (Some(0), said.to_owned(), String::new()));
 }
 
 // --------------------------------------------------------------------------------------------- simulate and demo
@@ -521,7 +586,7 @@ async fn subscriptions_are_carried_from_one_store_to_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_simulate_prints_is_a_configuration_that_follows_it() {
     let folder = nowhere();
-    let mut simulated = Going::start(folder.path(), &["simulate", "--listen", "127.0.0.1:0"]);
+    let mut simulated = Going::start(folder.path(), &["simulate", "--port", "0"]);
     simulated.says("allow_private").await;
     std::fs::write(folder.path().join("simulated.toml"), simulated.out()).unwrap();
     let args = ["check", "--online", "--config", "simulated.toml"];

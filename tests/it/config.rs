@@ -1,10 +1,12 @@
 //! The configuration: layers, and mistakes that are all told at once where they were made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use callboard::channels::webhook;
 use callboard::config::{self, Config, Invalid};
-use callboard::model::{Destination, Scope, Selector, Timestamp};
+use callboard::model::{Change, ChangeKind, Destination, Scope, Selector, Status, Timestamp};
+use callboard::render::Renderer;
 use callboard::settings::Secret;
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
@@ -207,6 +209,98 @@ fn the_committed_schema_is_current() {
     let mut text = serde_json::to_string_pretty(&config::schema()).unwrap();
     text.push('\n');
     expect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.schema.json"), &text);
+}
+
+#[test]
+fn the_committed_schema_of_the_webhook_is_current_and_every_body_fits_it() {
+    let schema = webhook::schema();
+    let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    expect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/webhook.schema.json"), &text);
+    let mut told = BTreeSet::new();
+    for sample in Renderer::samples() {
+        let body: Value = serde_json::from_slice(&webhook::body(&sample)).unwrap();
+        let misfits = misfits(&schema, &schema, &body, "");
+        assert!(misfits.is_empty(), "{}: {misfits:?}\n{body:#}", sample.kind.event_type());
+        told.insert(body["type"].as_str().unwrap().to_owned());
+        for field in body["data"].as_object().unwrap().keys() {
+            told.insert(format!("data.{field}"));
+        }
+    }
+    let options = schema["properties"]["type"]["enum"].as_array().unwrap();
+    let data = schema["$defs"]["Data"]["properties"].as_object().unwrap().keys().map(|field| format!("data.{field}"));
+    let documented: BTreeSet<String> = options.iter().map(|one| one.as_str().unwrap().to_owned()).chain(data).collect();
+    assert_eq!(told, documented, "what the samples hold and what the schema says must be the same");
+
+    let mut wrong: Value = serde_json::from_slice(&webhook::body(&Renderer::samples()[0])).unwrap();
+    wrong["type"] = "run.stopped".into();
+    wrong["data"]["sequence"] = "4".into();
+    wrong["data"]["run"]["id"].take();
+    wrong["data"]["surprise"] = true.into();
+    wrong["data"].as_object_mut().unwrap().remove("message");
+    assert_eq!(misfits(&schema, &schema, &wrong, "").len(), 5, "the comparison itself sees nothing");
+}
+
+/// Where `value` does not fit the schema `node`, as far as types, enumerations and names of fields tell. A field that
+/// the schema does not name is a misfit.
+fn misfits(root: &Value, node: &Value, value: &Value, path: &str) -> Vec<String> {
+    if let Some(reference) = node["$ref"].as_str() {
+        return misfits(root, root.pointer(&reference[1..]).unwrap(), value, path);
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_i64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let takes = match &node["type"] {
+        Value::Array(kinds) => kinds.contains(&kind.into()),
+        one => one == kind,
+    };
+    if !takes {
+        return vec![format!("{path} is of type {kind}, not {}", node["type"])];
+    }
+    let mut found = Vec::new();
+    if node["enum"].as_array().is_some_and(|options| !options.contains(value)) {
+        found.push(format!("{path} is {value}, which is none of {}", node["enum"]));
+    }
+    if node["format"] == "date-time" && value.as_str().is_some_and(|text| text.parse::<Timestamp>().is_err()) {
+        found.push(format!("{path} is {value}, which is no time"));
+    }
+    for item in value.as_array().into_iter().flatten() {
+        found.extend(misfits(root, &node["items"], item, &format!("{path}[]")));
+    }
+    if let Some(fields) = value.as_object() {
+        for (name, field) in fields {
+            match node["properties"].get(name) {
+                Some(inner) => found.extend(misfits(root, inner, field, &format!("{path}.{name}"))),
+                None => found.push(format!("{path}.{name} is not in the schema")),
+            }
+        }
+        let required = node["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        found.extend(
+            required.filter(|name| !fields.contains_key(*name)).map(|name| format!("{path}.{name} is missing")),
+        );
+    }
+    found
+}
+
+#[test]
+fn a_run_without_words_of_its_own_finishes_with_those_of_its_failed_stage() {
+    let failed = |change: &&Change| matches!(&change.kind, ChangeKind::Finished { to: Status::Fail, .. });
+    let mut change = Renderer::samples().iter().find(failed).unwrap().clone();
+    let message = |change: &Change| {
+        let body: Value = serde_json::from_slice(&webhook::body(change)).unwrap();
+        body["data"]["message"].as_str().unwrap().to_owned()
+    };
+    change.run.message = "the run's own words".to_owned();
+    assert_eq!(message(&change), "the run's own words");
+    change.run.message = " ".to_owned();
+    assert_eq!(message(&change), "table ods_orders_di does not exist");
+    change.run.stages.clear();
+    assert_eq!(message(&change), "");
 }
 
 #[test]
@@ -430,15 +524,18 @@ fn a_mistake_in_the_environment_names_its_variable() {
 }
 
 #[test]
-fn commands_that_send_nothing_do_without_the_secrets() {
+fn commands_that_follow_nothing_do_without_secrets_and_workspaces() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("callboard.toml");
     std::fs::write(&path, EXAMPLE).unwrap();
     let invalid = config::load(Some(&path), Env::new()).unwrap_err();
     assert_eq!(invalid.mistakes().len(), 9, "{}", invalid.lines());
-    assert!(config::load_without_secrets(Some(&path), Env::new()).is_ok());
+    assert!(config::load_in_part(Some(&path), Env::new()).is_ok());
+    std::fs::write(&path, "[channels.here]\nkind = \"console\"\n").unwrap();
+    assert!(config::load_in_part(Some(&path), Env::new()).is_ok(), "a workspace is demanded of who follows none");
+    assert!(config::load(Some(&path), Env::new()).unwrap_err().lines().contains("no workspace is given"));
     std::fs::write(&path, EXAMPLE.replace("kind = \"dingtalk\"", "kind = \"dingtlk\"")).unwrap();
-    let invalid = config::load_without_secrets(Some(&path), Env::new()).unwrap_err();
+    let invalid = config::load_in_part(Some(&path), Env::new()).unwrap_err();
     assert_eq!(invalid.mistakes().len(), 1, "{}", invalid.lines());
 }
 
