@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::text::clean;
 use super::{Channel, PLAIN};
 use crate::model::{Dialect, Message, Outcome, Timestamp, Tone};
 use crate::settings::Problem;
+use crate::text::clean;
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::http::{self, Answer, Platform, Verdict};
-use super::text::{self, clean, clean_line, cut, escape_with, link_target, utf16};
+use super::text::{cut, escape_with, link_target};
 use super::{Channel, check_url, read_url};
 use crate::model::{Dialect, Message, Outcome, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
+use crate::text::{clean, clean_line, length, utf16};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -100,7 +101,7 @@ pub fn payload(message: &Message) -> Value {
         "footer": { "text": message.change.run.id.as_str() },
         "timestamp": message.change.at.to_string(),
     });
-    let url = link_target(&message.url).filter(|url| text::length(url, utf16) <= URL_LIMIT);
+    let url = link_target(&message.url).filter(|url| length(url, utf16) <= URL_LIMIT);
     if let Some(fields) = embed.as_object_mut() {
         let optional = [("title", Some(title)), ("description", Some(description)), ("url", url)];
         for (name, value) in optional {

@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::http::{self, Answer, Platform, Verdict};
-use super::text::{clean, clean_line, cut, escape_with, link_target, utf16};
+use super::text::{cut, escape_with, link_target};
 use super::{Channel, check_url, read_url};
 use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
+use crate::text::{clean, clean_line, utf16};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
