@@ -250,10 +250,21 @@ async fn the_console_shows_no_escape_sequences_of_data() {
     message.plain = "PROD failed \u{1b}]0;title\u{7}\u{1b}[2J\u{9b}31m\r\nnext\u{202e}".into();
     assert_eq!(console.send("", &message, now()).await, Outcome::Delivered { message_id: None });
     let shown = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
-    let colours = ["\u{1b}[31m", "\u{1b}[0m"];
+    let colours = ["\u{1b}[31m", "\u{1b}[0m", "\u{1b}[2m", "\u{1b}[0m"];
     let rest = colours.iter().fold(shown.clone(), |text, colour| text.replacen(colour, "", 1));
     assert!(!rest.chars().any(|c| c.is_control() && c != '\n') && !rest.contains('\u{202e}'), "{shown:?}");
     assert!(rest.starts_with("❌ PROD failed"), "{shown:?}");
+    assert!(
+        rest.ends_with("\n   Open in DataWorks: https://dataworks.example.com/run?id=7b1e04c2&x=(1)\n\n"),
+        "{shown:?}"
+    );
+
+    message.url_label = "Open\u{1b}[2J\nhere".into();
+    assert!(console::lines(&message).contains("Open here: https://"), "{:?}", console::lines(&message));
+    for url in ["javascript:alert(1)", "file:///etc/passwd", "", "\u{1b}]8;;x"] {
+        message.url = url.into();
+        assert!(!console::lines(&message).contains("Open"), "{url:?} is no address of the web");
+    }
 }
 
 #[test]
@@ -298,7 +309,7 @@ proptest! {
         prop_assert!(payload.to_string().contains(&keyword), "the keyword is missing");
         let body = webhook::body(&of(webhook::DIALECT).change);
         prop_assert_eq!(&body, &webhook::body(&of(webhook::DIALECT).change));
-        prop_assert_eq!(console::lines(&of(console::DIALECT)).matches('\u{1b}').count(), 2);
+        prop_assert_eq!(console::lines(&of(console::DIALECT)).matches('\u{1b}').count(), 4, "the title, and the link");
     }
 }
 
