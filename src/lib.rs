@@ -54,4 +54,6 @@ pub mod net;
 
 pub mod metrics;
 
+pub mod text;
+
 pub mod settings;

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::text::clean;
 use super::{Channel, PLAIN};
 use crate::model::{Dialect, Message, Outcome, Timestamp, Tone};
 use crate::settings::Problem;
+use crate::text::{clean, clean_line};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +41,8 @@ impl Console {
     }
 }
 
-/// The message as written: a symbol, the first line in the colour of its tone, a blank line after the last.
+/// The message as written: a symbol, the first line in the colour of its tone, the link at the end, a blank line after
+/// the last.
 pub fn lines(message: &Message) -> String {
     let plain = clean(&anstream::adapter::strip_str(&message.plain).to_string());
     let symbol = message.tone.symbol();
@@ -54,10 +55,25 @@ pub fn lines(message: &Message) -> String {
         text.push_str(line);
         text.push('\n');
     }
+    if let Some(link) = link(message) {
+        text.push_str(&format!("   {DIM}{link}{RESET}\n"));
+    }
     text.push('\n');
     text
 }
 
+/// A terminal makes no link of words, so the address stands there, as long as it is one of the web.
+fn link(message: &Message) -> Option<String> {
+    let url: url::Url = message.url.parse().ok()?;
+    let label = clean_line(&message.url_label);
+    match url.scheme() {
+        "https" | "http" if label.is_empty() => Some(url.to_string()),
+        "https" | "http" => Some(format!("{label}: {url}")),
+        _ => None,
+    }
+}
+
+const DIM: &str = "\u{1b}[2m";
 const RESET: &str = "\u{1b}[0m";
 
 fn color(tone: Tone) -> &'static str {

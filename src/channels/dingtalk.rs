@@ -15,11 +15,12 @@ use url::Url;
 
 use super::http::{self, Answer, Platform, Verdict};
 use super::sign::Signer;
-use super::text::{clean, clean_line, cut, escape_with, json_bytes, length, link_target};
+use super::text::{cut, escape_with, link_target};
 use super::{Channel, check_url, read_secret, read_url};
 use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
+use crate::text::{clean, clean_line, json_bytes, length};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -9,15 +9,16 @@ use reqwest::header::HeaderMap;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::http::{self, Answer, Platform, Verdict};
-use super::text::{self, clean, clean_line, cut, escape_with, link_target, utf16};
+use super::http::{self, Answer, Exchange, Platform, Verdict};
+use super::text::{cut, escape_with, link_target};
 use super::{Channel, check_url, read_url};
 use crate::model::{Dialect, Message, Outcome, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
+use crate::text::{clean, clean_line, length, utf16};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -100,7 +101,7 @@ pub fn payload(message: &Message) -> Value {
         "footer": { "text": message.change.run.id.as_str() },
         "timestamp": message.change.at.to_string(),
     });
-    let url = link_target(&message.url).filter(|url| text::length(url, utf16) <= URL_LIMIT);
+    let url = link_target(&message.url).filter(|url| length(url, utf16) <= URL_LIMIT);
     if let Some(fields) = embed.as_object_mut() {
         let optional = [("title", Some(title)), ("description", Some(description)), ("url", url)];
         for (name, value) in optional {
@@ -114,13 +115,22 @@ pub fn payload(message: &Message) -> Value {
 
 pub const PLATFORM: Platform = Platform { accepted, refused, wait };
 
-/// With `wait=true`, and for bots always, the message comes back.
+/// With `wait=true`, and for bots always, the message comes back. A relay before Discord may keep it to itself: a 2xx
+/// that says nothing, or says something that is no error, is a success too. A page of HTML comes from somebody else.
 fn accepted(answer: &Answer) -> Verdict {
-    match answer.json().get("id").and_then(Value::as_str) {
-        Some(id) => Verdict::Delivered(Some(id.to_owned())),
-        None if answer.status == 204 => Verdict::Delivered(None),
-        None => Verdict::Unknown(format!("it answers with status {} but not with the message", answer.status)),
+    let unknown = |what: &str| Verdict::Unknown(format!("it answers with status {} but {what}", answer.status));
+    match answer.json() {
+        Value::Object(said) if is_error(&said) => unknown("with an error of Discord's"),
+        Value::Object(said) => Verdict::Delivered(said.get("id").and_then(Value::as_str).map(str::to_owned)),
+        _ if answer.is_empty() => Verdict::Delivered(None),
+        _ => unknown("not with the message"),
     }
+}
+
+/// <https://docs.discord.com/developers/reference#error-messages>
+fn is_error(said: &Map<String, Value>) -> bool {
+    let has = |name: &str| said.get(name).is_some_and(|value| !value.is_null());
+    (has("code") && has("message")) || has("error") || has("errors") || has("retry_after")
 }
 
 /// <https://docs.discord.com/developers/topics/opcodes-and-status-codes#json>
@@ -185,9 +195,13 @@ impl Channel for Webhook {
         http::judge(exchange, &PLATFORM, now)
     }
 
-    /// Discord tells what a webhook is to whoever has its URL.
+    /// Discord tells what a webhook is to whoever has its URL. A relay that only takes messages shows at least that its
+    /// host answers.
     async fn probe(&self) -> Result<(), String> {
-        http::probed(http::get(&self.net, &self.url, HeaderMap::new()).await, &PLATFORM)
+        match http::get(&self.net, &self.url, HeaderMap::new()).await {
+            Exchange::Answered(answer) if matches!(answer.status, 405 | 501) => Ok(()),
+            exchange => http::probed(exchange, &PLATFORM),
+        }
     }
 }
 
@@ -241,9 +255,19 @@ impl Channel for Bot {
         http::judge(http::post(&self.net, &url, headers, body).await, &PLATFORM, now)
     }
 
+    /// Asks what the bot asks anyway when it starts; a relay may know only the address without the bot's share.
+    /// <https://docs.discord.com/developers/events/gateway#get-gateway-bot>
     async fn probe(&self) -> Result<(), String> {
         let headers = self.headers().ok_or(BAD_TOKEN)?;
-        http::probed(http::get(&self.net, &self.endpoint(&["users", "@me"]), headers).await, &PLATFORM)
+        let ask = |path: &[&str]| {
+            let (url, headers) = (self.endpoint(path), headers.clone());
+            async move { http::get(&self.net, &url, headers).await }
+        };
+        let exchange = match ask(&["gateway", "bot"]).await {
+            Exchange::Answered(answer) if answer.status == 404 => ask(&["gateway"]).await,
+            exchange => exchange,
+        };
+        http::probed(exchange, &PLATFORM)
     }
 }
 

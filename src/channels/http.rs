@@ -43,12 +43,19 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// As much as came, up to [`ANSWER_LIMIT`].
     pub body: Vec<u8>,
+    /// The body did not come to its end.
+    pub broken_off: bool,
 }
 
 impl Answer {
     /// The body as JSON; null if it is not.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The host has nothing to say, and said so to the end.
+    pub fn is_empty(&self) -> bool {
+        self.body.is_empty() && !self.broken_off
     }
 }
 
@@ -97,9 +104,18 @@ async fn exchange(
         status: response.status().as_u16(),
         headers: std::mem::take(response.headers_mut()),
         body: Vec::new(),
+        broken_off: true,
     };
     // An answer that breaks off or drips past the deadline is judged by what came of it.
-    while let Ok(Some(chunk)) = response.chunk().await {
+    loop {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => {
+                answer.broken_off = false;
+                break;
+            }
+            Err(_) => break,
+        };
         let room = ANSWER_LIMIT.saturating_sub(answer.body.len());
         answer.body.extend(chunk.iter().take(room));
         if chunk.len() >= room {
@@ -287,7 +303,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert!(add(&mut headers, name, value, false), "{value:?}");
         let now = "2026-11-24T08:00:00Z".parse().unwrap();
-        wait(&Answer { status: 429, headers, body: Vec::new() }, None, now).map(|wait| wait.as_millis() as u64)
+        wait(&Answer { status: 429, headers, ..Answer::default() }, None, now).map(|wait| wait.as_millis() as u64)
     }
 
     #[test]

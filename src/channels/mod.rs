@@ -23,6 +23,7 @@ use url::{Host, Url};
 use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
+use crate::text::{clean, clean_line};
 
 /// A configured way out.
 #[async_trait]
@@ -115,8 +116,8 @@ pub fn build(settings: &Settings, net: &Net) -> Result<Arc<dyn Channel>, Problem
 /// No markup at all: data only loses what acts unseen.
 const PLAIN: Dialect = Dialect {
     kind: "",
-    escape: text::clean,
-    escape_title: text::clean_line,
+    escape: clean,
+    escape_title: clean_line,
     bold: str::to_owned,
     link: |label, url| match (label.is_empty(), url.is_empty()) {
         (true, _) => url.to_owned(),

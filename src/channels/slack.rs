@@ -9,15 +9,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::http::{self, Answer, Platform, Verdict};
-use super::text::{clean, clean_line, cut, escape_with, link_target, utf16};
+use super::text::{cut, escape_with, link_target};
 use super::{Channel, check_url, read_url};
 use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
+use crate::text::{clean, clean_line, utf16};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -119,11 +120,22 @@ pub fn payload(message: &Message) -> Value {
 
 pub const PLATFORM: Platform = Platform { accepted, refused, wait: |_| None };
 
+/// Slack says `ok`. A relay before it, or what only speaks like it, may say nothing or answer with JSON; a 2xx without
+/// an error in it is a success too. A page of HTML comes from somebody else.
 fn accepted(answer: &Answer) -> Verdict {
-    match word(answer) {
-        "ok" => Verdict::Delivered(None),
-        _ => Verdict::Unknown(format!("it answers with status {} but not with Slack's \"ok\"", answer.status)),
+    let unknown = |what: &str| Verdict::Unknown(format!("it answers with status {} but {what}", answer.status));
+    match answer.json() {
+        Value::Object(said) if is_error(&said) => unknown("with an error of Slack's"),
+        Value::Object(_) => Verdict::Delivered(None),
+        _ if word(answer) == "ok" || answer.is_empty() => Verdict::Delivered(None),
+        _ => unknown("not with Slack's \"ok\""),
     }
+}
+
+/// As Slack's other methods say it: <https://docs.slack.dev/apis/web-api/#responses>
+fn is_error(said: &Map<String, Value>) -> bool {
+    let has = |name: &str| said.get(name).is_some_and(|value| !value.is_null());
+    said.get("ok").is_some_and(|ok| ok != &Value::Bool(true)) || has("error") || has("errors")
 }
 
 /// The body of an answer is one word.

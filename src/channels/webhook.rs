@@ -25,11 +25,11 @@ use url::Url;
 
 use super::http::{self, Answer, Platform, Verdict};
 use super::sign::Signer;
-use super::text::cut;
 use super::{Channel, PLAIN, check_url, read_secret, read_url};
 use crate::model::{Change, ChangeKind, Dialect, Message, Outcome, Stage, Status, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
+use crate::text::cut;
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use super::{Exit, Globals, counted, fail, print, print_json, table};
 use crate::model::{ChangeKind, DeliveryState, Timestamp};
 use crate::store::{self, Attempt, DeliveryFilter, DeliveryRow, Role, Store, StoreError};
+use crate::text::clean_line;
 
 /// Look at what is owed, was delivered or given up, and act on it
 ///
@@ -143,6 +144,7 @@ fn none(id: &str) -> Exit {
     )
 }
 
+/// Names, states and reasons come from strangers: none of them acts on the terminal it is read on.
 fn listed(rows: &[DeliveryRow], limit: usize) -> String {
     if rows.is_empty() {
         return "no deliveries\n".to_owned();
@@ -165,6 +167,7 @@ fn listed(rows: &[DeliveryRow], limit: usize) -> String {
             what,
             reason.clone().unwrap_or_default(),
         ]
+        .map(|cell| clean_line(&cell))
     };
     let lines: Vec<[String; 7]> = rows.iter().map(row).collect();
     let mut text = table(["ID", "STATE", "CREATED", "TO", "RUN", "CHANGE", "SAID"], &lines);
@@ -177,28 +180,36 @@ fn listed(rows: &[DeliveryRow], limit: usize) -> String {
 fn story(row: &DeliveryRow, attempts: &[Attempt]) -> String {
     let DeliveryRow { delivery, state, next_at, settled_at, .. } = row;
     let change = &delivery.change;
-    let mut lines = vec![
-        format!("delivery  {}", delivery.id),
-        format!("to        {}", delivery.to),
-        format!(
-            "change    {} {} of run {} ({}) in {}",
-            change.sequence,
-            change.kind.event_type(),
-            change.run.id,
-            change.run.title(),
-            change.workspace.name
+    let line = |label: &str, value: String| format!("{label}{}\n", clean_line(&value));
+    let mut text = [
+        line("delivery  ", delivery.id.to_string()),
+        line("to        ", delivery.to.to_string()),
+        line(
+            "change    ",
+            format!(
+                "{} {} of run {} ({}) in {}",
+                change.sequence,
+                change.kind.event_type(),
+                change.run.id,
+                change.run.title(),
+                change.workspace.name
+            ),
         ),
-        format!("seen      {}", change.at),
-        format!("state     {}{}", state.as_str(), settled_at.map(|at| format!(" since {at}")).unwrap_or_default()),
-    ];
+        line("seen      ", change.at.to_string()),
+        line(
+            "state     ",
+            format!("{}{}", state.as_str(), settled_at.map(|at| format!(" since {at}")).unwrap_or_default()),
+        ),
+    ]
+    .concat();
     if let Some(next_at) = next_at {
-        lines.push(format!("next try  {next_at}"));
+        text.push_str(&line("next try  ", next_at.to_string()));
     }
     for attempt in attempts {
         let outcome = attempt.outcome.as_deref().unwrap_or("under way");
         let reason = attempt.reason.as_deref().filter(|reason| !reason.is_empty());
         let reason = reason.map(|said| format!(": {said}")).unwrap_or_default();
-        lines.push(format!("attempt {} {} {outcome}{reason}", attempt.attempt, attempt.started_at));
+        text.push_str(&line("attempt ", format!("{} {} {outcome}{reason}", attempt.attempt, attempt.started_at)));
     }
-    lines.join("\n") + "\n"
+    text
 }

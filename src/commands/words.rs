@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use crate::model::{RunState, Snapshot, Stage, Status, Text, Timestamp, Workspace, elapsed};
+use crate::text;
 use crate::tracker::Freshness;
+
+/// Text of strangers on one line.
+pub use crate::text::clean_line as one_line;
 
 /// At most `limit` characters, with an ellipsis where something is missing.
 pub fn cut(text: &str, limit: usize) -> String {
-    if text.chars().count() <= limit {
-        return text.to_owned();
-    }
-    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+    text::cut(text, limit, text::characters)
 }
 
 /// `48 s`, `3 min 10 s`, `2 h 5 min`, `3 d 4 h`
@@ -110,9 +111,4 @@ pub fn age(freshness: &Freshness, now: Timestamp) -> Text {
         }
         None => text,
     }
-}
-
-/// Text of strangers on one line.
-pub fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -6,6 +6,8 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
+pub use crate::text::nearest;
+
 /// Where a key stands, in bytes. A table's `value` is its header.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -97,54 +99,9 @@ pub(super) fn within(path: &str, ancestor: &str) -> bool {
     path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// The known word that `word` was most likely meant to be; `None` when nothing is close.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let close_enough = 1 + word.chars().count() / 3;
-    known
-        .into_iter()
-        .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(steps, candidate)| *steps <= close_enough || candidate.starts_with(word) && word.len() > 2)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's: insertions, deletions and replacements that turn one word into the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, letter) in from.chars().enumerate() {
-        let mut diagonal = index;
-        let mut left = index + 1;
-        let mut next = vec![left];
-        for (other, above) in to.iter().zip(row.iter().skip(1)) {
-            left = (diagonal + usize::from(letter != *other)).min(above + 1).min(left + 1);
-            diagonal = *above;
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distance_counts_the_steps_between_two_words() {
-        assert_eq!(distance("listen", "listen"), 0);
-        assert_eq!(distance("lisen", "listen"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-    }
-
-    #[test]
-    fn nearest_names_a_typo_and_leaves_strangers_alone() {
-        let known = ["listen", "locale", "url"];
-        assert_eq!(nearest("lisen", known), Some("listen"));
-        assert_eq!(nearest("local", known), Some("locale"));
-        assert_eq!(nearest("colour", known), None);
-    }
 
     #[test]
     fn places_of_nested_keys() {

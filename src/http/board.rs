@@ -9,6 +9,7 @@ use axum::response::{Html, IntoResponse};
 
 use super::Pages;
 use crate::model::{RunState, Status, Timestamp, Tone, Workspace};
+use crate::text::clean_line;
 
 /// Runs shown of each workspace.
 const RUNS: usize = 12;
@@ -116,7 +117,9 @@ fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
     let _cannot_fail = html.write_fmt(text);
 }
 
+/// Text of strangers, on one line and without what acts unseen, as HTML.
 fn escape(text: &str) -> String {
+    let text = clean_line(text);
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

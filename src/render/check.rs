@@ -8,7 +8,7 @@ use handlebars::{Path, Template};
 use serde_json::Value;
 
 use super::FOOTER;
-use super::files::nearest;
+use crate::text::nearest;
 
 /// Helpers that stand alone or in parentheses.
 pub(super) const INLINE: [&str; 12] = ["bold", "link", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not", "len"];

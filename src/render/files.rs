@@ -6,6 +6,7 @@ use std::path::Path;
 use super::FOOTER;
 use crate::model::ChangeKind;
 use crate::settings::{LOCALES, Problem};
+use crate::text::nearest;
 
 /// A template's source, at most.
 pub(super) const SOURCE_AT_MOST: usize = 64 * 1024;
@@ -196,31 +197,6 @@ fn read(path: &Path) -> Result<String, String> {
         return Err(format!("is larger than {} KiB", SOURCE_AT_MOST / 1024));
     }
     String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
-}
-
-/// The known word that was probably meant: at most a third of it differs, or it was cut short.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
-    let measured = known.clone().into_iter().map(|each| (distance(word, each), each));
-    let near = measured.min_by_key(|(distance, _)| *distance).filter(|(far, each)| *far <= 1 + each.len() / 3);
-    let longer = || known.into_iter().find(|each| word.len() >= 3 && each.starts_with(word));
-    near.map(|(_, each)| each).or_else(longer)
-}
-
-/// Letters to insert, delete or exchange to get from one word to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.to_lowercase().chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (above, a) in from.to_lowercase().chars().take(64).enumerate() {
-        let mut left = above + 1;
-        let mut next = vec![left];
-        for (b, pair) in to.iter().zip(row.windows(2)) {
-            let &[diagonal, up] = pair else { continue };
-            left = (diagonal + usize::from(a != *b)).min(up + 1).min(left + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Inbox, Surface};
 use crate::model::{Clock, CommandInfo, Reply, Request, Span, Text, Timestamp};
+use crate::text::clean;
 
 /// The name of this surface, and of its one room.
 pub const NAME: &str = "console";
@@ -74,14 +75,10 @@ impl Surface for Console {
 /// Bold and links with the terminal's own means; data can hold no escape sequence.
 pub fn written(text: &Text) -> String {
     let spans = text.0.iter().map(|span| match span {
-        Span::Plain(text) => inert(text),
-        Span::Bold(text) => format!("\u{1b}[1m{}\u{1b}[0m", inert(text)),
-        Span::Code(text) => format!("\u{1b}[36m{}\u{1b}[0m", inert(text)),
-        Span::Link { label, .. } => format!("\u{1b}[1m{}\u{1b}[0m", inert(label)),
+        Span::Plain(text) => clean(text),
+        Span::Bold(text) => format!("\u{1b}[1m{}\u{1b}[0m", clean(text)),
+        Span::Code(text) => format!("\u{1b}[36m{}\u{1b}[0m", clean(text)),
+        Span::Link { label, .. } => format!("\u{1b}[1m{}\u{1b}[0m", clean(label)),
     });
     spans.collect()
-}
-
-fn inert(text: &str) -> String {
-    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }

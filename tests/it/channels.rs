@@ -250,10 +250,21 @@ async fn the_console_shows_no_escape_sequences_of_data() {
     message.plain = "PROD failed \u{1b}]0;title\u{7}\u{1b}[2J\u{9b}31m\r\nnext\u{202e}".into();
     assert_eq!(console.send("", &message, now()).await, Outcome::Delivered { message_id: None });
     let shown = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
-    let colours = ["\u{1b}[31m", "\u{1b}[0m"];
+    let colours = ["\u{1b}[31m", "\u{1b}[0m", "\u{1b}[2m", "\u{1b}[0m"];
     let rest = colours.iter().fold(shown.clone(), |text, colour| text.replacen(colour, "", 1));
     assert!(!rest.chars().any(|c| c.is_control() && c != '\n') && !rest.contains('\u{202e}'), "{shown:?}");
     assert!(rest.starts_with("❌ PROD failed"), "{shown:?}");
+    assert!(
+        rest.ends_with("\n   Open in DataWorks: https://dataworks.example.com/run?id=7b1e04c2&x=(1)\n\n"),
+        "{shown:?}"
+    );
+
+    message.url_label = "Open\u{1b}[2J\nhere".into();
+    assert!(console::lines(&message).contains("Open here: https://"), "{:?}", console::lines(&message));
+    for url in ["javascript:alert(1)", "file:///etc/passwd", "", "\u{1b}]8;;x"] {
+        message.url = url.into();
+        assert!(!console::lines(&message).contains("Open"), "{url:?} is no address of the web");
+    }
 }
 
 #[test]
@@ -298,7 +309,7 @@ proptest! {
         prop_assert!(payload.to_string().contains(&keyword), "the keyword is missing");
         let body = webhook::body(&of(webhook::DIALECT).change);
         prop_assert_eq!(&body, &webhook::body(&of(webhook::DIALECT).change));
-        prop_assert_eq!(console::lines(&of(console::DIALECT)).matches('\u{1b}').count(), 2);
+        prop_assert_eq!(console::lines(&of(console::DIALECT)).matches('\u{1b}').count(), 4, "the title, and the link");
     }
 }
 
@@ -324,10 +335,18 @@ fn the_table_of_all_statuses() {
 #[test]
 fn each_code_of_a_platform_has_its_outcome() {
     let discord = |code: i64| json!({ "code": code, "message": "m" }).to_string();
-    let dingtalk = |code: i64, said: &str| json!({ "errcode": code, "errmsg": said }).to_string();
-    let cases: Vec<(usize, u16, String, &str)> = vec![
+    assert_outcomes(vec![
         (0, 200, json!({ "id": "9" }).to_string(), "delivered"),
         (0, 204, String::new(), "delivered"),
+        (0, 200, String::new(), "delivered"),
+        (0, 200, "{}".into(), "delivered"),
+        (0, 202, json!({ "queued": true }).to_string(), "delivered"),
+        (0, 200, discord(50013), "unknown"),
+        (0, 200, json!({ "errors": ["no"] }).to_string(), "unknown"),
+        (0, 200, json!({ "retry_after": 3, "global": false }).to_string(), "unknown"),
+        (0, 200, "[]".into(), "unknown"),
+        (0, 200, " ".into(), "unknown"),
+        (0, 200, "ok".into(), "unknown"),
         (0, 200, "<html>proxy</html>".into(), "unknown"),
         (0, 404, discord(10015), "dead"),
         (0, 404, discord(10003), "dead"),
@@ -343,7 +362,13 @@ fn each_code_of_a_platform_has_its_outcome() {
         (0, 400, discord(20029), "retry"),
         (1, 200, "ok".into(), "delivered"),
         (1, 200, "ok\n".into(), "delivered"),
-        (1, 200, String::new(), "unknown"),
+        (1, 200, String::new(), "delivered"),
+        (1, 204, String::new(), "delivered"),
+        (1, 200, "{}".into(), "delivered"),
+        (1, 200, json!({ "ok": true }).to_string(), "delivered"),
+        (1, 200, json!({ "ok": "false" }).to_string(), "unknown"),
+        (1, 200, json!({ "error": "invalid_auth" }).to_string(), "unknown"),
+        (1, 200, "[]".into(), "unknown"),
         (1, 200, "<html>ok</html>".into(), "unknown"),
         (1, 200, json!({ "ok": false }).to_string(), "unknown"),
         (1, 404, "no_service".into(), "dead"),
@@ -355,6 +380,13 @@ fn each_code_of_a_platform_has_its_outcome() {
         (1, 400, "no_text".into(), "rejected"),
         (1, 404, "user_not_found".into(), "rejected"),
         (1, 500, "rollup_error".into(), "retry"),
+    ]);
+}
+
+#[test]
+fn each_code_of_dingtalk_has_its_outcome_and_a_webhook_has_its_status() {
+    let dingtalk = |code: i64, said: &str| json!({ "errcode": code, "errmsg": said }).to_string();
+    assert_outcomes(vec![
         (2, 200, dingtalk(0, "ok"), "delivered"),
         (2, 200, json!({ "errcode": "0" }).to_string(), "delivered"),
         (2, 200, json!({ "errcode": null }).to_string(), "unknown"),
@@ -375,13 +407,54 @@ fn each_code_of_a_platform_has_its_outcome() {
         (2, 200, dingtalk(460_101, "message too long"), "rejected"),
         (3, 200, "<html>anything</html>".into(), "delivered"),
         (3, 410, String::new(), "dead"),
-    ];
+    ]);
+}
+
+/// Place in [`platforms`], status and body of an answer, and the outcome.
+fn assert_outcomes(cases: Vec<(usize, u16, String, &str)>) {
     for (platform, status, body, expected) in cases {
         let answer = http::Answer { status, body: body.clone().into_bytes(), ..Default::default() };
         let (kind, platform) = &platforms()[platform];
         let outcome = http::classify(&answer, platform, now());
         assert_eq!(outcome.label(), expected, "{kind} {status} {body}: {outcome:?}");
     }
+}
+
+#[test]
+fn nothing_said_counts_only_when_it_was_said_to_the_end() {
+    let broken_off = http::Answer { status: 200, broken_off: true, ..Default::default() };
+    for (kind, platform) in platforms().into_iter().take(2) {
+        assert_eq!(http::classify(&broken_off, &platform, now()).label(), "unknown", "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_of_discord_takes_a_relay_for_what_it_is() {
+    let (sink, net) = (Sink::start().await, net());
+    let url = sink.discord_webhook("1");
+    let hook = build(json!({ "kind": "discord-webhook", "url": url }), &net);
+    for status in [405, 501] {
+        sink.answer(&url, [Answer::status(status)]);
+        assert_eq!(hook.probe().await, Ok(()), "a relay that only takes messages answers {status}");
+    }
+    for status in [401, 404, 500] {
+        sink.answer(&url, [Answer::status(status)]);
+        assert!(hook.probe().await.is_err(), "{status}");
+    }
+
+    let api = sink.discord_bot(ROOM, BOT_TOKEN);
+    let bot = discord::Bot::new(api.parse().unwrap(), BOT_TOKEN.to_owned().into(), net);
+    let (share, plain) = (format!("{api}/api/v10/gateway/bot"), format!("{api}/api/v10/gateway"));
+    let gateway = || Answer::json(200, &[], json!({ "url": "wss://gateway.example" }));
+    sink.answer(&share, [gateway(), Answer::status(404), Answer::status(404), Answer::status(401)]);
+    sink.answer(&plain, [gateway(), Answer::status(404)]);
+    assert_eq!(bot.probe().await, Ok(()));
+    assert_eq!(bot.probe().await, Ok(()), "a relay that knows only the plain address");
+    assert!(bot.probe().await.is_err(), "neither address is there");
+    assert!(bot.probe().await.is_err(), "the token is wrong");
+    let asked: Vec<String> = sink.seen().iter().skip(5).map(|seen| seen.path.clone()).collect();
+    let expected = ["/gateway/bot", "/gateway/bot", "/gateway", "/gateway/bot", "/gateway", "/gateway/bot"];
+    assert_eq!(asked, expected.map(|path| format!("/api/v10{path}")));
 }
 
 #[tokio::test]
@@ -561,7 +634,12 @@ async fn no_reason_holds_a_url_or_a_secret() {
     for (kind, platform) in platforms() {
         for status in 100..=599 {
             for body in &bodies {
-                let answer = http::Answer { status, headers: headers.clone(), body: body.clone().into_bytes() };
+                let answer = http::Answer {
+                    status,
+                    headers: headers.clone(),
+                    body: body.clone().into_bytes(),
+                    broken_off: false,
+                };
                 let outcome = http::classify(&answer, &platform, now());
                 assert!(!format!("{outcome:?}").contains("canary"), "{kind} {status}: {outcome:?}");
             }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callboard::demo::dataworks::{RunSpec, World, serve};
-use callboard::model::RunId;
+use callboard::model::{self, Change, ChangeKind, Destination, RunId, Snapshot, Status, Timestamp, Workspace};
+use callboard::{diff, store};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -447,6 +448,72 @@ fn who_follows_nothing_needs_no_workspace_and_only_its_own_secrets() {
 }
 
 // -------------------------------------------------------------------------- subscriptions and deliveries, beside run
+
+#[tokio::test]
+async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
+    const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2Jorders\u{202e} v12\r\nID";
+    let stage = Stage::set().await;
+    stage.configure("[channels.audit]\nkind = \"webhook\"\nurl = \"https://example.org/hook\"\n");
+    let settings = store::Settings { url: format!("sqlite:{}", stage.path().join("callboard.db").display()) };
+    let store = store::open(&settings, store::Role::Owner).await.unwrap();
+    let at: Timestamp = "2026-11-24T08:00:00Z".parse().unwrap();
+    let place = model::Stage {
+        code: HOSTILE.into(),
+        name: HOSTILE.into(),
+        step: 1,
+        kind: "Check".into(),
+        status: Status::Fail,
+        message: HOSTILE.into(),
+    };
+    let run = Snapshot {
+        id: "7b1e04c2-20ec-4a7c-a214-54020f910000".parse().unwrap(),
+        description: HOSTILE.into(),
+        creator: HOSTILE.into(),
+        status: Status::Unknown(HOSTILE.into()),
+        message: HOSTILE.into(),
+        created_at: None,
+        modified_at: None,
+        stages: vec![place],
+    };
+    let change = Change {
+        workspace: Workspace { name: "warehouse".into(), region: "cn-shanghai".into(), project_id: PROJECT },
+        run: run.clone(),
+        url: String::new(),
+        sequence: 1,
+        at,
+        kind: ChangeKind::Finished { from: Status::Running, to: Status::Unknown(HOSTILE.into()), took_ms: None },
+    };
+    let owed = store::NewDelivery {
+        id: uuid::Uuid::now_v7(),
+        run: run.id.clone(),
+        sequence: 1,
+        to: Destination::from("audit".to_owned()),
+        template: None,
+        subscription: "a subscription".into(),
+        at,
+    };
+    let poll = store::Poll {
+        key: change.workspace.key(),
+        workspace: Some(store::WorkspaceState { key: change.workspace.key(), baseline_at: at, horizon: None }),
+        runs: vec![diff::baseline(run, at)],
+        changes: vec![change],
+        deliveries: vec![owed.clone()],
+        ended: vec![],
+        forgotten: vec![],
+    };
+    assert_eq!(store.record(&poll).await.unwrap(), store::Recorded::Done);
+    drop(store);
+
+    let id = owed.id.to_string();
+    for (args, lines) in [(vec!["deliveries", "list"], 2), (vec!["deliveries", "show", &id], 6)] {
+        let ran = stage.callboard(&args);
+        assert_eq!(ran.status, Some(0), "{ran:?}");
+        assert!(ran.out.contains("orders v12 ID"), "{args:?} lost what was said: {ran:?}");
+        let acts = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!ran.out.contains(acts), "{args:?} lets a description act on the terminal: {:?}", ran.out);
+        assert_eq!(ran.out.lines().count(), lines, "{args:?} lets a description write lines: {}", ran.out);
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_delivery_is_brought_back_beside_the_running_service() {

@@ -146,7 +146,7 @@ impl Sink {
     /// The bot's API for one room; the path is `/api/v10/channels/<room>/messages`. Returns the base URL.
     pub fn discord_bot(&self, room: &str, token: &str) -> String {
         let role = Role::DiscordBot { token: token.to_owned() };
-        self.mount("/api/v10/users/@me".to_owned(), role.clone());
+        self.mount("/api/v10/gateway/bot".to_owned(), role.clone());
         self.mount(format!("/api/v10/channels/{room}/messages"), role);
         self.base()
     }

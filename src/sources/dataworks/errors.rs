@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::loose::Loose;
 use crate::sources::{SourceError, SourceErrorKind};
+use crate::text;
 
 /// Characters of the vendor's words that are passed on.
 const EXCERPT: usize = 200;
@@ -193,10 +194,7 @@ fn excerpt_of(text: &str, characters: usize) -> String {
     let text = cap(text, 64 * characters);
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let line = words.map(without_link).collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= characters {
-        return line;
-    }
-    line.chars().take(characters.saturating_sub(1)).chain(['…']).collect()
+    text::cut(&line, characters, text::characters)
 }
 
 fn without_link(word: &str) -> String {

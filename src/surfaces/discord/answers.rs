@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::gateway::Asked;
-use super::markdown::{cut_plain, one_line, units, write};
+use super::markdown::{cut_plain, units, write};
 use super::rest::{Call, Failure, Rest};
 use super::{Timing, backoff, registration};
 use crate::model::{Clock, CommandInfo, Reply, Request, Suggestion, Text};
 use crate::surfaces::Inbox;
+use crate::text::clean_line;
 
 /// Callback types: message, deferred message, choices.
 const MESSAGE: u8 = 4;
@@ -211,7 +212,7 @@ impl Desk {
         let place = |name: &str| order.iter().position(|arg| arg.name == name).unwrap_or(usize::MAX);
         let mut options: Vec<_> = asked.options.iter().collect();
         options.sort_by_key(|(name, _)| place(name));
-        let values = options.into_iter().map(|(_, value)| one_line(value)).filter(|value| !value.is_empty());
+        let values = options.into_iter().map(|(_, value)| clean_line(value)).filter(|value| !value.is_empty());
         std::iter::once(asked.command.clone()).chain(values).collect::<Vec<_>>().join(" ")
     }
 

@@ -1,6 +1,7 @@
 //! Writes a reply as Discord markdown, data inert, cut to what one message may hold.
 
 use crate::model::{Span, Text};
+use crate::text::{self, ELLIPSIS, clean, clean_line, clusters, utf16};
 
 /// UTF-16 units in one message. Discord documents 2000 characters and its own libraries count UTF-16 units, which is
 /// the stricter reading: <https://discord.com/developers/docs/resources/message#create-message>
@@ -8,8 +9,6 @@ pub(super) const MESSAGE_LIMIT: usize = 2000;
 
 /// Discord refuses an empty message (error 50006).
 const NOTHING: &str = "Nothing to show.";
-
-const CUT: char = '…';
 
 /// Keeps two marks of the same kind from running together into another mark.
 const GAP: char = '\u{200B}';
@@ -20,31 +19,19 @@ pub(super) fn write(text: &Text) -> String {
     if complete {
         return if whole.trim().is_empty() { NOTHING.to_owned() } else { whole };
     }
-    let (mut cut, _) = fit(text, MESSAGE_LIMIT - CUT.len_utf16());
+    let (mut cut, _) = fit(text, MESSAGE_LIMIT - utf16(ELLIPSIS));
     cut.truncate(cut.trim_end().len());
-    cut.push(CUT);
+    cut.push(ELLIPSIS);
     cut
 }
 
 /// `text` cut to `limit` UTF-16 units without marks: names and values of choices.
 pub(super) fn cut_plain(text: &str, limit: usize) -> String {
-    let words = clusters(&one_line(text)).concat();
-    if units(&words) <= limit {
-        return words;
-    }
-    let (mut cut, _) = fill(clusters(&words), limit.saturating_sub(CUT.len_utf16()));
-    cut.push(CUT);
-    cut
+    text::cut(&clean_line(text), limit, utf16)
 }
 
 pub(super) fn units(text: &str) -> usize {
-    text.chars().map(char::len_utf16).sum()
-}
-
-/// Line ends and other control characters as spaces, none at either end.
-pub(super) fn one_line(text: &str) -> String {
-    let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    spaced.trim().to_owned()
+    text::length(text, utf16)
 }
 
 fn fit(text: &Text, limit: usize) -> (String, bool) {
@@ -66,8 +53,12 @@ fn write_span(span: &Span, before: &str, left: usize) -> (String, bool) {
         Span::Bold(data) if data.trim().is_empty() => fill(escape(data), left),
         Span::Bold(data) => marked("**", escape(data), before, left),
         Span::Code(data) => {
-            let data = one_line(data).replace('`', "\u{02CB}");
-            if data.is_empty() { (String::new(), true) } else { marked("`", clusters(&data), before, left) }
+            let data = clean_line(data).replace('`', "\u{02CB}");
+            if data.is_empty() {
+                (String::new(), true)
+            } else {
+                marked("`", clusters(&data).map(str::to_owned).collect(), before, left)
+            }
         }
         Span::Link { label, url } => match link(label, url) {
             Some(link) if units(&link) <= left => (link, true),
@@ -103,7 +94,7 @@ fn fill(pieces: Vec<String>, limit: usize) -> (String, bool) {
 /// A masked link that does not unfold into a preview. None where `url` is not http(s): then only the label is written.
 fn link(label: &str, url: &str) -> Option<String> {
     let url = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
-    let label = one_line(label);
+    let label = clean_line(label);
     let target = url.as_str().replace('<', "%3C").replace('>', "%3E");
     let label = if label.is_empty() { escape(&target) } else { escape(&label) };
     Some(format!("[{}](<{target}>)", label.concat()))
@@ -112,10 +103,11 @@ fn link(label: &str, url: &str) -> Option<String> {
 /// A backslash before what Discord reads as markup where it stands; see
 /// <https://discord.com/developers/docs/reference#message-formatting>. Mentions are switched off with the message.
 fn escape(data: &str) -> Vec<String> {
-    let plain = clusters(data);
-    let first_of = |piece: Option<&String>| piece.and_then(|piece| piece.chars().next());
+    let data = clean(data);
+    let plain: Vec<&str> = clusters(&data).collect();
+    let first_of = |piece: Option<&&str>| piece.and_then(|piece| piece.chars().next());
     let is_word = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    let mut pieces = plain.clone();
+    let mut pieces: Vec<String> = plain.iter().map(|piece| (*piece).to_owned()).collect();
     for (at, piece) in pieces.iter_mut().enumerate() {
         let before = at.checked_sub(1).and_then(|before| first_of(plain.get(before)));
         let after = first_of(plain.get(at + 1));
@@ -133,32 +125,6 @@ fn escape(data: &str) -> Vec<String> {
         }
     }
     pieces
-}
-
-/// Characters with what belongs to them (accents, emoji sequences, flags), so that a cut leaves none torn. Control
-/// characters and those that turn the direction of writing are left out: they could hide or disguise what follows.
-fn clusters(data: &str) -> Vec<String> {
-    let mut clusters: Vec<String> = Vec::new();
-    let is_flag_half = |c: char| matches!(c, '\u{1F1E6}'..='\u{1F1FF}');
-    for c in data.chars() {
-        if (c.is_control() && c != '\n') || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}') {
-            continue;
-        }
-        let joins = |last: &String| {
-            let flag = is_flag_half(c) && last.chars().count() == 1 && last.chars().all(is_flag_half);
-            flag || extends(c) || last.ends_with('\u{200D}')
-        };
-        // A run of joiners without end is cut like anything else.
-        match clusters.last_mut() {
-            Some(last) if last.len() < 64 && joins(last) => last.push(c),
-            _ => clusters.push(c.to_string()),
-        }
-    }
-    clusters
-}
-
-fn extends(c: char) -> bool {
-    matches!(c, '\u{0300}'..='\u{036F}' | '\u{200D}' | '\u{20D0}'..='\u{20FF}' | '\u{FE00}'..='\u{FE0F}' | '\u{1F3FB}'..='\u{1F3FF}' | '\u{E0020}'..='\u{E007F}')
 }
 
 #[cfg(test)]
