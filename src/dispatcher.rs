@@ -321,7 +321,7 @@ fn log(delivery: &Delivery, outcome: &Outcome, verdict: &Verdict) {
             tracing::error!(
                 %to, run, change, attempt, %id, reason,
                 "the destination refuses for good; nothing more is sent to it. \
-                 Mend it, then `callboard deliveries retry` brings back what is dead"
+                 Mend it, then `callboard deliveries retry dead` brings back what is dead"
             );
         }
         (Outcome::Retry { reason, .. } | Outcome::Unknown { reason, .. } | Outcome::Reject { reason }, _) => {

@@ -1,11 +1,10 @@
 //! tick(now): takes the workspaces that are due, lists their runs, lets the tracker record what changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dashmap::DashSet;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -30,7 +29,7 @@ pub struct Poller {
     workspaces: HashMap<WorkspaceKey, Workspace>,
     schedule: Mutex<Schedule>,
     /// Workspaces whose last look had no call left for what is followed beyond the newest page.
-    starved: DashSet<WorkspaceKey>,
+    starved: Mutex<HashSet<WorkspaceKey>>,
     tasks: TaskTracker,
     changed: Notify,
 }
@@ -60,7 +59,7 @@ impl Poller {
             meter,
             workspaces,
             schedule,
-            starved: DashSet::new(),
+            starved: Mutex::default(),
             tasks: TaskTracker::new(),
             changed: Notify::new(),
         }
@@ -137,12 +136,12 @@ impl Poller {
     /// was gone after the last list, this look is for a run beyond it instead.
     async fn look(&self, workspace: &Workspace, now: Timestamp) -> Result<Activity, PollError> {
         let key = workspace.key();
-        if self.starved.contains(&key)
+        if self.starved().contains(&key)
             && let Some(id) = self.tracker.off_page(&key).into_iter().next()
         {
             let mut sight = Sight::default();
             self.get(workspace, id, Purpose::Poll, &mut sight, now).await?;
-            self.starved.remove(&key);
+            self.starved().remove(&key);
             let changes = self.tracker.observe(workspace, sight, now).await?;
             return Ok(self.activity(&key, !changes.is_empty()));
         }
@@ -152,7 +151,7 @@ impl Poller {
         let mut changes = self.tracker.observe(workspace, sight, now).await?;
         let mut beyond = Sight::default();
         if let Err(CallError::Budget { .. }) = self.look_beyond(workspace, is_full, &mut beyond, now).await {
-            self.starved.insert(key.clone());
+            self.starved().insert(key.clone());
         }
         changes.extend(self.tracker.observe(workspace, beyond, now).await?);
         Ok(self.activity(&key, !changes.is_empty()))
@@ -211,6 +210,10 @@ impl Poller {
             None => run.snapshot.stages.iter().any(|stage| stage.status == Status::Running),
         };
         if changed || active.iter().any(moves) { Activity::Moving } else { Activity::Quiet }
+    }
+
+    fn starved(&self) -> MutexGuard<'_, HashSet<WorkspaceKey>> {
+        self.starved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with_schedule<T>(&self, act: impl FnOnce(&mut Schedule) -> T) -> T {

@@ -332,6 +332,14 @@ impl Tracker {
         }
         let Some(poll) = poll else { return Vec::new() };
         if poll.workspace.is_some() {
+            if view.state.is_none() {
+                let runs = view.page.len();
+                tracing::info!(
+                    workspace = workspace.name,
+                    runs,
+                    "seen for the first time; what is there now is no news"
+                );
+            }
             view.state = poll.workspace;
         }
         for run in &poll.forgotten {
@@ -471,6 +479,11 @@ impl Tracker {
     /// The workspaces that somebody wants something from.
     pub fn watched(&self) -> HashSet<WorkspaceKey> {
         self.subscriptions.iter().map(|subscription| subscription.scope.workspace().clone()).collect()
+    }
+
+    /// Subscriptions of all kinds, standing ones included.
+    pub fn count(&self) -> usize {
+        self.subscriptions.len()
     }
 
     /// Subscriptions on this one run.

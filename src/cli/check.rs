@@ -67,7 +67,9 @@ impl Check {
                 counted(config.channels.len(), "channel"),
                 counted(config.subscriptions.len(), "standing subscription"),
             ];
-            let told = print(&format!("{file} is fine: {}\n", parts.join(", ")));
+            let next =
+                if self.online { "" } else { "\nNext: `callboard check --online` asks DataWorks and the channels" };
+            let told = print(&format!("{file} is fine: {}{next}\n", parts.join(", ")));
             if told != Exit::Done || !self.online {
                 return told;
             }

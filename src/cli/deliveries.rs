@@ -69,6 +69,14 @@ impl Deliveries {
             Ok(config) => config,
             Err(exit) => return exit,
         };
+        // Looking must not make an empty store in a wrong place.
+        if let Err(said) = config.store.exists() {
+            return match self.verb {
+                Verb::List { json: true, .. } => print_json(&serde_json::json!([])),
+                Verb::List { .. } => print(&format!("no deliveries: {said}\n")),
+                _ => fail(Exit::Failed, &said),
+            };
+        }
         let done = async {
             let store = store::open(&config.store, Role::Guest).await?;
             self.verb.act(store.as_ref(), Timestamp::now()).await

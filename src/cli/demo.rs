@@ -119,7 +119,9 @@ fn keyboard(may_type: oneshot::Receiver<()>, stop: CancellationToken) -> mpsc::R
             return;
         }
         let farewells = ["exit", "quit", "/exit", "/quit"];
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        // Whatever bytes a terminal sends make a line.
+        for line in std::io::stdin().lock().split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             if farewells.contains(&line.trim()) {
                 return stop.cancel();
             }

@@ -57,7 +57,7 @@ commands! {
 /// Follows release pipelines and posts one message for each change to the chats that asked for it.
 #[derive(Debug, Parser)]
 #[command(name = "callboard", version, about, after_help = AFTER_HELP, max_term_width = 100)]
-#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -149,7 +149,10 @@ impl Globals {
     fn start_logging(&self, default: &str) -> Result<(), String> {
         let log = self.log.as_deref().unwrap_or(default);
         let wrong = |error: &dyn std::fmt::Display| format!("--log {log:?} is not a filter: {error}");
-        let filter = EnvFilter::builder().parse(log).map_err(|error| wrong(&error))?;
+        // A level alone is ours; libraries tell more than anybody can read.
+        let ours = ["info", "debug", "trace"].contains(&log.to_ascii_lowercase().as_str());
+        let directives = if ours { format!("warn,callboard={log}") } else { log.to_owned() };
+        let filter = EnvFilter::builder().parse(directives).map_err(|error| wrong(&error))?;
         let terminal = std::io::stderr().is_terminal();
         let format = self.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
         let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);

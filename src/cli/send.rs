@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{Exit, Globals, fail, print};
 use crate::app;
-use crate::model::{Change, ChangeKind, Outcome, Status, Timestamp};
+use crate::model::{Change, ChangeKind, Outcome, Timestamp, Workspace};
 use crate::net::Net;
 use crate::render::{Reader, Renderer};
 
@@ -37,7 +37,7 @@ impl Send {
         let now = Timestamp::now();
         let kind = outlet.channel.dialect().kind;
         let reader = Reader { kind, locale: &outlet.locale, timezone: &outlet.timezone, template: None };
-        let Some(change) = test(now) else { return fail(Exit::Failed, "there is no sample of a run that ended well") };
+        let Some(change) = test(now) else { return fail(Exit::Failed, "there is no sample of a run that begins") };
         let message = app::renderer(&config.templates).render(Uuid::now_v7(), &change, &reader, now).message;
         match outlet.channel.send("", &message, now).await {
             Outcome::Delivered { .. } => print(&format!("{} took the test message\n", self.channel)),
@@ -55,11 +55,15 @@ impl Send {
     }
 }
 
-/// A run that ended well just now, plainly marked as a test.
+/// A run that begins in a workspace that can't exist: nothing that reads messages by machine may act on it.
 fn test(now: Timestamp) -> Option<Change> {
-    let is_good = |change: &Change| matches!(&change.kind, ChangeKind::Finished { to: Status::Success, .. });
-    let mut change = Renderer::samples().into_iter().find(is_good)?;
-    change.run.description = "Callboard test message, nothing was released".to_owned();
+    let mut change = Renderer::samples().into_iter().find(|change| change.kind == ChangeKind::Started)?;
+    change.workspace = Workspace { name: "callboard-test".to_owned(), region: "none".to_owned(), project_id: 0 };
+    change.run.id = uuid::Uuid::nil().to_string().parse().ok()?;
+    change.run.description = "Callboard test message, nothing is released".to_owned();
+    change.run.creator = "callboard".to_owned();
+    change.url = "https://dataworks.data.aliyun.com/".to_owned();
+    change.sequence = 1;
     change.at = now;
     Some(change)
 }

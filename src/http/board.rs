@@ -46,8 +46,9 @@ pub async fn page(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
             let counts = overview.deliveries.iter().map(|(state, count)| format!("{count} {}", state.as_str()));
             let counts = counts.collect::<Vec<_>>().join(", ");
             let counts = if counts.is_empty() { "none yet".to_owned() } else { counts.replace('_', " ") };
-            let plural = if overview.subscriptions == 1 { "" } else { "s" };
-            format!("{} subscription{plural}. Deliveries: {counts}.", overview.subscriptions)
+            let subscriptions = pages.tracker.count();
+            let plural = if subscriptions == 1 { "" } else { "s" };
+            format!("{subscriptions} subscription{plural}. Deliveries: {counts}.")
         }
         Err(error) => format!("The store does not answer: {error}"),
     };
@@ -67,7 +68,14 @@ fn section(html: &mut String, pages: &Pages, workspace: &Workspace, now: Timesta
         None => html.push_str("· not seen yet"),
     }
     if let Some(failure) = freshness.failure {
-        push(html, format_args!("<p class=failing>Polling fails since {}: {}", failure.since, escape(&failure.said)));
+        push(
+            html,
+            format_args!(
+                "<p class=failing>Polling fails since {}: {}",
+                failure.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                escape(&failure.said)
+            ),
+        );
     }
     html.push_str("<table>");
     for run in pages.tracker.recent(&key).iter().take(RUNS) {

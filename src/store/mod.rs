@@ -30,6 +30,13 @@ impl Settings {
         self.path().err().map(|said| Problem::new("url", said)).into_iter().collect()
     }
 
+    /// Whether there is a store to look into, with words for whoever expected one.
+    pub fn exists(&self) -> Result<(), String> {
+        let path = self.path()?;
+        let missing = || format!("there is no store at {} yet; `callboard run` makes it", path.display());
+        if path.exists() { Ok(()) } else { Err(missing()) }
+    }
+
     /// The file that `url` names. The error never repeats the URL: it may hold a password.
     fn path(&self) -> Result<&Path, String> {
         let url = self.url.trim();

@@ -421,7 +421,7 @@ async fn send_posts_a_test_message_and_says_how_it_went() {
     }
     insta::assert_snapshot!("send", transcript);
     let here = stage.callboard(&["send", "here"]);
-    assert!(here.status == Some(0) && here.out.contains("nothing was released"), "{here:?}");
+    assert!(here.status == Some(0) && here.out.contains("nothing is released"), "{here:?}");
 }
 
 #[test]

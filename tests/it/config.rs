@@ -610,7 +610,10 @@ fn callboard(args: &[&str], env: &Env) -> Ran {
 fn check_tells_mistakes_on_standard_output_and_ends_with_2() {
     let fine = callboard(&["check", "--config", "config/example.toml"], &env());
     assert_eq!((fine.status, fine.err.as_str()), (Some(0), ""), "{}", fine.out);
-    assert_eq!(fine.out, "config/example.toml is fine: 2 workspaces, 4 channels, 3 standing subscriptions\n");
+    assert_eq!(
+        fine.out,
+        "config/example.toml is fine: 2 workspaces, 4 channels, 3 standing subscriptions\nNext: `callboard check --online` asks DataWorks and the channels\n"
+    );
 
     let unset = callboard(&["--config", "config/example.toml", "check"], &Env::new());
     assert_eq!((unset.status, unset.out.lines().count()), (Some(2), 9), "{}", unset.out);

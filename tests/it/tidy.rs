@@ -412,6 +412,10 @@ fn command_line() -> String {
 }
 
 fn row(table: &mut String, before: &str, command: &clap::Command) {
+    // clap's own.
+    if command.get_name() == "help" {
+        return;
+    }
     let name = format!("{before} {}", command.get_name());
     if command.has_subcommands() {
         command.get_subcommands().for_each(|inner| row(table, &name, inner));
