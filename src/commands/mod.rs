@@ -26,6 +26,7 @@ use crate::model::{
 };
 use crate::store::StoreError;
 use crate::surfaces::Ask;
+use crate::text;
 use crate::tracker::Tracker;
 
 const COUNT: usize = 6;
@@ -179,15 +180,11 @@ fn private(text: Text) -> Reply {
 }
 
 fn unknown(name: &str) -> Text {
-    let nearest = COMMANDS
-        .iter()
-        .map(|command| (strsim::osa_distance(command.info.name, name), command.info.name))
-        .filter(|(distance, _)| *distance <= 2)
-        .min();
-    let text = Text::default().plain("There is no command ").code(format!("/{}", words::cut(name, 32))).plain(". ");
+    let nearest = text::nearest(name, COMMANDS.iter().map(|command| command.info.name));
+    let said = Text::default().plain("There is no command ").code(format!("/{}", words::cut(name, 32))).plain(". ");
     match nearest {
-        Some((_, nearest)) => text.plain("Did you mean ").code(format!("/{nearest}")).plain("?"),
-        None => text.code("/help").plain(" lists what I can do."),
+        Some(nearest) => said.plain("Did you mean ").code(format!("/{nearest}")).plain("?"),
+        None => said.code("/help").plain(" lists what I can do."),
     }
 }
 
