@@ -147,7 +147,7 @@ impl Renderer {
         shelf.engine.write(what, &context).map_err(|failure| failure.said)
     }
 
-    /// The message when all else fails: no template, the contract's facts (DESIGN 3.5).
+    /// The message when all else fails: no template, the contract's facts.
     fn plain_line(&self, change: &Change, kind: &str) -> Written {
         let title = match &change.kind {
             ChangeKind::Started => "Run started".to_owned(),

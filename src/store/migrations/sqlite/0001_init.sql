@@ -1,4 +1,4 @@
--- Moments are integer milliseconds since 1970, UTC. JSON columns hold values of model.rs.
+-- Moments are integer milliseconds since 1970, UTC. JSON columns hold values of src/model.
 
 CREATE TABLE workspaces (
     key         TEXT PRIMARY KEY,

@@ -1,0 +1,30 @@
+//! The nouns of Callboard. Pure: no IO, no clock, no randomness.
+//!
+//! Everything that crosses from one module to another is one of these values. Vendor JSON never gets this far.
+
+mod changes;
+mod chat;
+mod deliveries;
+mod messages;
+mod runs;
+mod subscriptions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use jiff::Timestamp;
+
+pub use changes::{Change, ChangeKind, Tone};
+pub use chat::{ArgInfo, CommandInfo, Reply, Request, Span, Suggestion, Text};
+pub use deliveries::{Delivery, DeliveryState, Outcome, Pace};
+pub use messages::{Dialect, Message};
+pub use runs::{Gate, Missing, NotARunId, RunId, RunState, Snapshot, Stage, Status, Workspace, WorkspaceKey};
+pub use subscriptions::{Destination, Scope, Selector, Subscription};
+
+/// Tells the time, where a moment can't be an argument because it lies in the future.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Time between two instants, zero when the clock went backwards.
+pub fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
+}
