@@ -11,6 +11,7 @@ mod conversations;
 mod dataworks;
 mod discord;
 mod fake_discord;
+mod faults;
 mod model;
 mod pages;
 mod process;
