@@ -81,7 +81,7 @@ fn change(sequence: i64, stages: &[Status; 3], status: Status, message: &str, ki
     let run = snapshot(stages, status, message);
     Change {
         workspace: Workspace { name: "warehouse".to_owned(), region: "cn-shanghai".to_owned(), project_id: 10000 },
-        url: format!("https://dataworks.data.aliyun.com/cn-shanghai/deploy?defaultProjectId=10000&id={}", run.id),
+        url: "https://dataworks.data.aliyun.com/cn-shanghai/ide?defaultProjectId=10000".to_owned(),
         run,
         sequence,
         at: second(AT_SECOND),
