@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Channel, PLAIN};
-use crate::model::{Dialect, Message, Outcome, Timestamp, Tone};
+use crate::model::{Dialect, Message, Outcome, Repetitions, Terms, Timestamp, Tone};
 use crate::settings::Problem;
 use crate::text::{clean, clean_line};
 
@@ -93,11 +93,15 @@ impl Channel for Console {
         DIALECT
     }
 
+    fn terms(&self) -> Terms {
+        Terms { paces: &[], repetitions: Repetitions::Shown }
+    }
+
     async fn send(&self, _address: &str, message: &Message, _now: Timestamp) -> Outcome {
         let text = lines(message);
         let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => Outcome::Delivered { message_id: None },
+            Ok(()) => Outcome::Delivered { message_id: None, pause: None },
             Err(error) => Outcome::Dead { reason: format!("the terminal can't be written to: {}", error.kind()) },
         }
     }

@@ -17,7 +17,7 @@ use super::http::{self, Answer, Platform, Verdict};
 use super::sign::Signer;
 use super::text::{cut, escape_with, link_target};
 use super::{Channel, check_url, read_secret, read_url};
-use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
+use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, RunId, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 use crate::text::{clean, clean_line, json_bytes, length};
@@ -114,7 +114,8 @@ pub fn payload(message: &Message, keyword: Option<&str>) -> Value {
     let url = link_target(&message.url).filter(|url| length(url, json_bytes) <= URL_LIMIT);
     let button = cut(&clean_line(&message.url_label), BUTTON_LIMIT, json_bytes);
     let preview = clean_line(message.plain.lines().next().unwrap_or_default());
-    let preview = if preview.is_empty() { message.change.run.id.as_str().to_owned() } else { preview };
+    let run = message.content.run().map_or("callboard", RunId::as_str);
+    let preview = if preview.is_empty() { run.to_owned() } else { preview };
     let preview = cut(&preview, PREVIEW_LIMIT, json_bytes);
 
     let tail = keyword.map(|keyword| format!("\n\n{}", keyword.trim())).unwrap_or_default();
@@ -253,8 +254,8 @@ impl Channel for Robot {
         ROBOT
     }
 
-    fn pace(&self) -> Option<Pace> {
-        Some(PACE)
+    fn terms(&self) -> Terms {
+        Terms { paces: &[PACE], repetitions: Repetitions::Shown }
     }
 
     async fn send(&self, _address: &str, message: &Message, now: Timestamp) -> Outcome {

@@ -4,6 +4,8 @@
 //! <https://docs.discord.com/developers/resources/message#embed-object-embed-limits>. Nothing ever pings:
 //! `allowed_mentions` is sent with every message, and data can't form markup.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
 use schemars::JsonSchema;
@@ -15,7 +17,7 @@ use url::Url;
 use super::http::{self, Answer, Exchange, Platform, Verdict};
 use super::text::{cut, escape_with, link_target};
 use super::{Channel, check_url, read_url};
-use crate::model::{Dialect, Message, Outcome, Timestamp};
+use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, RunId, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 use crate::text::{clean, clean_line, length, utf16};
@@ -88,6 +90,12 @@ fn link(label: &str, url: &str) -> String {
     link_target(url).map_or_else(|| label.to_owned(), |target| format!("[{label}](<{target}>)"))
 }
 
+/// What Discord lets through in a room before its headers say more:
+/// <https://docs.discord.com/developers/topics/rate-limits>.
+const PACE: Pace = Pace { count: 5, window: Duration::from_secs(5) };
+/// Discord keeps a nonce for "the past few minutes"; we trust it for so long.
+/// <https://docs.discord.com/developers/resources/message#create-message>
+const NONCE_KEPT: Duration = Duration::from_secs(90);
 const TITLE_LIMIT: usize = 256;
 const DESCRIPTION_LIMIT: usize = 4096;
 const URL_LIMIT: usize = 2048;
@@ -98,8 +106,8 @@ pub fn payload(message: &Message) -> Value {
     let description = cut(message.body.trim(), DESCRIPTION_LIMIT, utf16);
     let mut embed = json!({
         "color": message.tone.color(),
-        "footer": { "text": message.change.run.id.as_str() },
-        "timestamp": message.change.at.to_string(),
+        "footer": { "text": message.content.run().map_or("callboard", RunId::as_str) },
+        "timestamp": message.content.at().to_string(),
     });
     let url = link_target(&message.url).filter(|url| length(url, utf16) <= URL_LIMIT);
     if let Some(fields) = embed.as_object_mut() {
@@ -189,6 +197,10 @@ impl Channel for Webhook {
         WEBHOOK
     }
 
+    fn terms(&self) -> Terms {
+        Terms { paces: &[PACE], repetitions: Repetitions::Shown }
+    }
+
     async fn send(&self, _address: &str, message: &Message, now: Timestamp) -> Outcome {
         let body = payload(message).to_string().into_bytes();
         let exchange = http::post(&self.net, &self.waiting_url(), http::json_headers(), body).await;
@@ -243,6 +255,10 @@ const BAD_TOKEN: &str = "the Discord token holds characters no token has; config
 impl Channel for Bot {
     fn dialect(&self) -> Dialect {
         BOT
+    }
+
+    fn terms(&self) -> Terms {
+        Terms { paces: &[PACE], repetitions: Repetitions::MergedFor(NONCE_KEPT) }
     }
 
     async fn send(&self, address: &str, message: &Message, now: Timestamp) -> Outcome {

@@ -166,10 +166,7 @@ pub fn probed(exchange: Exchange, platform: &Platform) -> Result<(), String> {
         Exchange::Answered(answer) if (200..300).contains(&answer.status) => Ok(()),
         exchange => match judge(exchange, platform, Timestamp::UNIX_EPOCH) {
             Outcome::Delivered { .. } => Ok(()),
-            Outcome::Retry { reason, .. }
-            | Outcome::Reject { reason }
-            | Outcome::Dead { reason }
-            | Outcome::Unknown { reason, .. } => Err(reason),
+            failed => Err(failed.reason().to_owned()),
         },
     }
 }
@@ -224,7 +221,7 @@ pub fn classify(answer: &Answer, platform: &Platform, now: Timestamp) -> Outcome
     };
     let after = || wait(answer, (platform.wait)(answer), now);
     match verdict {
-        Verdict::Delivered(message_id) => Outcome::Delivered { message_id },
+        Verdict::Delivered(message_id) => Outcome::Delivered { message_id, pause: None },
         Verdict::Retry(reason) => Outcome::Retry { after: after(), reason },
         Verdict::Reject(reason) => Outcome::Reject { reason },
         Verdict::Dead(reason) => Outcome::Dead { reason },

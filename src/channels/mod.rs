@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::{Host, Url};
 
-use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
+use crate::model::{Dialect, Message, Outcome, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 use crate::text::{clean, clean_line};
@@ -34,10 +34,8 @@ pub trait Channel: Send + Sync {
     /// Nothing is retried here; `now` dates signatures.
     async fn send(&self, address: &str, message: &Message, now: Timestamp) -> Outcome;
 
-    /// How fast one destination may be used; `None`: as fast as it answers.
-    fn pace(&self) -> Option<Pace> {
-        None
-    }
+    /// How fast one destination may be used, and what becomes of a message sent twice.
+    fn terms(&self) -> Terms;
 
     /// Whether the destination answers, without posting anything; `Err` says what to do. For `check --online`.
     async fn probe(&self) -> Result<(), String>;

@@ -15,7 +15,7 @@ use url::Url;
 use super::http::{self, Answer, Platform, Verdict};
 use super::text::{cut, escape_with, link_target};
 use super::{Channel, check_url, read_url};
-use crate::model::{Dialect, Message, Outcome, Pace, Timestamp};
+use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, RunId, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 use crate::text::{clean, clean_line, utf16};
@@ -95,7 +95,7 @@ const TEXT_LIMIT: usize = 4000;
 pub fn payload(message: &Message) -> Value {
     let title = cut(message.title.trim(), HEADER_LIMIT, utf16);
     let body = cut(message.body.trim(), SECTION_LIMIT, utf16);
-    let run = message.change.run.id.as_str();
+    let run = message.content.run().map_or("callboard", RunId::as_str);
     let foot = match link(&escape(&clean_line(&message.url_label)), &message.url) {
         link if link.is_empty() => escape(run),
         link => format!("{} · {link}", escape(run)),
@@ -190,8 +190,8 @@ impl Channel for Webhook {
         WEBHOOK
     }
 
-    fn pace(&self) -> Option<Pace> {
-        Some(PACE)
+    fn terms(&self) -> Terms {
+        Terms { paces: &[PACE], repetitions: Repetitions::Shown }
     }
 
     async fn send(&self, _address: &str, message: &Message, now: Timestamp) -> Outcome {

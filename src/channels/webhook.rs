@@ -26,7 +26,9 @@ use url::Url;
 use super::http::{self, Answer, Platform, Verdict};
 use super::sign::Signer;
 use super::{Channel, PLAIN, check_url, read_secret, read_url};
-use crate::model::{Change, ChangeKind, Dialect, Message, Outcome, Stage, Status, Timestamp};
+use crate::model::{
+    Change, ChangeKind, Content, Dialect, Message, Outcome, Repetitions, Stage, Status, Terms, Timestamp,
+};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 use crate::text::cut;
@@ -191,14 +193,28 @@ fn stage_name<'a>(code: &'a str, stage: Option<&'a Stage>) -> StageName<'a> {
     }
 }
 
-/// The body for one change.
-pub fn body(change: &Change) -> Vec<u8> {
-    serde_json::to_vec(&event(change)).unwrap_or_default()
+/// The body of a message.
+pub fn body(content: &Content) -> Vec<u8> {
+    serde_json::to_vec(&value(content)).unwrap_or_default()
 }
 
 /// The same fields in the same order, for people to read.
-pub fn indented(change: &Change) -> String {
-    serde_json::to_string_pretty(&event(change)).unwrap_or_default()
+pub fn indented(content: &Content) -> String {
+    serde_json::to_string_pretty(&value(content)).unwrap_or_default()
+}
+
+fn value(content: &Content) -> serde_json::Value {
+    let timestamp = whole_seconds(content.at());
+    match content {
+        Content::Change(change) => serde_json::json!(event(change)),
+        Content::Digest { changes, .. } => {
+            let changes: Vec<_> = changes.iter().map(event).collect();
+            serde_json::json!({ "type": "digest", "timestamp": timestamp, "data": { "changes": changes } })
+        }
+        Content::Notice(notice) => {
+            serde_json::json!({ "type": "notice", "timestamp": timestamp, "data": notice })
+        }
+    }
 }
 
 fn event(change: &Change) -> Event<'_> {
@@ -289,8 +305,12 @@ impl Channel for Webhook {
         DIALECT
     }
 
+    fn terms(&self) -> Terms {
+        Terms { paces: &[], repetitions: Repetitions::Merged }
+    }
+
     async fn send(&self, _address: &str, message: &Message, now: Timestamp) -> Outcome {
-        let body = body(&message.change);
+        let body = body(&message.content);
         let id = message.id.to_string();
         let timestamp = now.as_second().to_string();
         let mut headers = http::json_headers();

@@ -38,17 +38,18 @@ impl Send {
         let kind = outlet.channel.dialect().kind;
         let reader = Reader { kind, locale: &outlet.locale, timezone: &outlet.timezone, template: None };
         let Some(change) = test(now) else { return fail(Exit::Failed, "there is no sample of a run that begins") };
-        let message = app::renderer(&config.templates).render(Uuid::now_v7(), &change, &reader, now).message;
+        let draft = Draft::of(Uuid::now_v7(), Content::Change(change));
+        let message = app::renderer(&config.templates).render(&draft, &reader, now).message;
         match outlet.channel.send("", &message, now).await {
             Outcome::Delivered { .. } => print(&format!("{} took the test message\n", self.channel)),
-            Outcome::Retry { reason, after } => {
+            Outcome::Retry { reason, after } | Outcome::Limited { reason, after, .. } => {
                 let wait = after.map(|after| format!("; it asks to wait {} s", after.as_secs())).unwrap_or_default();
                 fail(Exit::Failed, &format!("{} did not take the message: {reason}{wait}", self.channel))
             }
             Outcome::Unknown { reason, .. } => {
                 fail(Exit::Failed, &format!("{} may or may not have got the message: {reason}", self.channel))
             }
-            Outcome::Reject { reason } | Outcome::Dead { reason } => {
+            Outcome::Reject { reason } | Outcome::Dead { reason } | Outcome::Denied { reason } => {
                 fail(Exit::Failed, &format!("{} refuses the message: {reason}", self.channel))
             }
         }

@@ -17,6 +17,9 @@ pub struct Change {
     pub sequence: i64,
     /// When the poll saw it.
     pub at: Timestamp,
+    /// When its workspace was looked at before, where that was long ago: it happened at some moment in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen_since: Option<Timestamp>,
     #[serde(flatten)]
     pub kind: ChangeKind,
 }
@@ -88,6 +91,15 @@ impl Change {
     /// The change ends its run: subscriptions on the run end with it.
     pub fn ends_run(&self) -> bool {
         matches!(self.kind, ChangeKind::Finished { .. } | ChangeKind::Lost { .. })
+    }
+
+    /// Somebody may have to act, or the run ended.
+    pub fn is_urgent(&self) -> bool {
+        match &self.kind {
+            ChangeKind::Waiting { .. } | ChangeKind::Finished { .. } | ChangeKind::Lost { .. } => true,
+            ChangeKind::StageChanged { to, .. } => *to == Status::Fail,
+            ChangeKind::Started => false,
+        }
     }
 
     /// How the change should feel to a reader: picks colour and symbol.

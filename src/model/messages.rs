@@ -1,11 +1,75 @@
 //! Messages: a change in words, in the dialect of the channel kind that sends it.
 
-use super::{Change, Tone};
+use super::{Change, Folding, Notice, RunId, Snapshot, Timestamp, Tone};
+
+/// What one message tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Change(Change),
+    /// Several changes, grouped by run, each run's in order. Of one run only where they are late; a single late change
+    /// is told this way too.
+    Digest {
+        changes: Vec<Change>,
+        why: Folding,
+    },
+    Notice(Notice),
+}
+
+impl Content {
+    /// The `type` of the generic webhook.
+    pub fn event_type(&self) -> &'static str {
+        match self {
+            Content::Change(change) => change.kind.event_type(),
+            Content::Digest { .. } => "digest",
+            Content::Notice(_) => "notice",
+        }
+    }
+
+    /// The run it is about, where it is about one.
+    pub fn run(&self) -> Option<&RunId> {
+        match self {
+            Content::Change(change) => Some(&change.run.id),
+            Content::Digest { changes, .. } => {
+                let run = &changes.first()?.run.id;
+                changes.iter().all(|change| change.run.id == *run).then_some(run)
+            }
+            Content::Notice(_) => None,
+        }
+    }
+
+    /// When the newest of it was seen.
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Content::Change(change) => change.at,
+            Content::Digest { changes, .. } => changes.iter().map(|change| change.at).max().unwrap_or_default(),
+            Content::Notice(notice) => notice.at,
+        }
+    }
+}
+
+/// What is to be put into words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Constant over retries.
+    pub id: uuid::Uuid,
+    pub content: Content,
+    /// An earlier attempt may have arrived, and people would see this one as well.
+    pub repeated: bool,
+    /// Where the run stands now; for what is late.
+    pub present: Option<Snapshot>,
+}
+
+impl Draft {
+    /// On time, and for the first time.
+    pub fn of(id: uuid::Uuid, content: Content) -> Draft {
+        Draft { id, content, repeated: false, present: None }
+    }
+}
 
 /// A rendered change, in the dialect of the channel kind that will send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The delivery's id, constant over retries.
+    /// Constant over retries; a platform may recognise a repetition by it.
     pub id: uuid::Uuid,
     /// One line, escaped for the dialect's headline.
     pub title: String,
@@ -17,7 +81,7 @@ pub struct Message {
     pub url: String,
     /// Words of the link to `url`, in the channel's locale.
     pub url_label: String,
-    pub change: Change,
+    pub content: Content,
 }
 
 /// How a channel kind writes text. Owned by the channel, handed to the renderer as a value.

@@ -6,6 +6,7 @@ mod changes;
 mod chat;
 mod deliveries;
 mod messages;
+mod notices;
 mod runs;
 mod subscriptions;
 
@@ -16,8 +17,12 @@ pub use jiff::Timestamp;
 
 pub use changes::{Change, ChangeKind, Tone};
 pub use chat::{ArgInfo, CommandInfo, Reply, Request, Span, Suggestion, Text};
-pub use deliveries::{Delivery, DeliveryState, Outcome, Pace};
-pub use messages::{Dialect, Message};
+pub use deliveries::{
+    Claimed, Dead, Delivery, DeliveryState, Folding, MOST_COUNTED, MOST_FOLDED, News, Outcome, Pace, Place, Plan, Prefer, Queue,
+    Repetitions, Terms, Waiting,
+};
+pub use messages::{Content, Dialect, Draft, Message};
+pub use notices::{Notice, NoticeKind};
 pub use runs::{Gate, Missing, NotARunId, RunId, RunState, Snapshot, Stage, Status, Workspace, WorkspaceKey};
 pub use subscriptions::{Destination, Scope, Selector, Subscription};
 

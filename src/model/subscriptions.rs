@@ -79,6 +79,18 @@ pub enum Destination {
     Room { surface: String, room: String },
 }
 
+impl Destination {
+    /// What all rooms of a bot have in common: its credentials and some of its limits.
+    pub fn account(&self) -> Option<Destination> {
+        match self {
+            Destination::Channel(_) => None,
+            Destination::Room { surface, .. } => {
+                Some(Destination::Room { surface: surface.clone(), room: String::new() })
+            }
+        }
+    }
+}
+
 impl From<String> for Destination {
     fn from(text: String) -> Destination {
         match text.split_once(':') {

@@ -16,14 +16,13 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use uuid::Uuid;
 
 use self::check::Parsed;
 use self::engine::{Engine, Failure, Written};
 use self::facts::View;
 use self::files::File;
 use self::words::Words;
-use crate::model::{Change, ChangeKind, Dialect, Message, Timestamp};
+use crate::model::{Change, ChangeKind, Content, Dialect, Draft, Message, Timestamp};
 use crate::settings::{LOCALES, Problem};
 
 /// The name of the one template that others include.
@@ -109,9 +108,15 @@ impl Renderer {
         (Renderer { dialects: dialects.to_vec(), shelves, sets }, loading.problems)
     }
 
-    /// The message for one change. Can't fail: where a template does, that is logged, `fell_back` says so, and a
-    /// plain line with the facts takes its place. `id` is the delivery's; `now` dates what is late.
-    pub fn render(&self, id: Uuid, change: &Change, reader: &Reader<'_>, now: Timestamp) -> Rendered {
+    /// The message for a draft. Can't fail: where a template does, that is logged, `fell_back` says so, and a plain line
+    /// with the facts takes its place. `now` dates what is late.
+    pub fn render(&self, draft: &Draft, reader: &Reader<'_>, now: Timestamp) -> Rendered {
+        let change = match &draft.content {
+            Content::Change(change) => change,
+            Content::Digest { changes, .. } => changes.last().unwrap_or_else(|| todo!()),
+            Content::Notice(_) => todo!(),
+        };
+        let id = draft.id;
         let words = Words::of(reader.locale);
         // Zones come from a database that keeps what was looked up, so nothing is kept here.
         let zone = TimeZone::get(reader.timezone).unwrap_or(TimeZone::UTC);
@@ -134,7 +139,7 @@ impl Renderer {
             tone: change.tone(),
             url: facts::url(&change.url),
             url_label: words.open.to_owned(),
-            change: change.clone(),
+            content: draft.content.clone(),
         };
         Rendered { message, fell_back }
     }

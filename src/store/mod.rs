@@ -13,7 +13,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{
-    Change, Delivery, DeliveryState, Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
+    Change, Claimed, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId, RunState,
+    Subscription, Timestamp, WorkspaceKey,
 };
 use crate::settings::Problem;
 
@@ -93,18 +94,35 @@ pub trait Store: Send + Sync {
     /// subscriptions they end. `Stale` when any run has moved on since its state was read: nothing was written.
     async fn record(&self, poll: &Poll) -> Result<Recorded, StoreError>;
 
-    /// Takes up to `limit` deliveries that are due and turns them in flight: at most one for each destination, none of
-    /// the destinations in `except`, and only the oldest open one of each (destination, run). `attempt` is counted up.
-    /// What has been due longest comes first.
-    async fn claim(&self, now: Timestamp, limit: usize, except: &[Destination]) -> Result<Vec<Delivery>, StoreError>;
+    /// Takes messages that may leave now and turns their deliveries in flight, for which `attempt` is counted up: one
+    /// for each destination that has nothing in flight and that `policy` calls open, its turn going to the oldest open
+    /// delivery of a run that is due, urgent ones first. Over all destinations urgent ones come first, then what has
+    /// been due longest. What `policy` folds into a message stays pending, bound to it, until the message has ended.
+    async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError>;
 
-    /// Records how an attempt ended. Changes nothing when that attempt is no longer in flight.
-    async fn settle(&self, settlement: &Settlement) -> Result<(), StoreError>;
+    /// Records how an attempt ended and what `policy` makes of it for the destination. Changes nothing when that attempt
+    /// is no longer in flight.
+    ///
+    /// The folded share the fate of their lead: delivered makes them superseded by it, dead makes them dead. A rejected
+    /// lead that has folded ones is pending again, like them, and none of them is folded any more.
+    async fn settle(&self, settlement: &Settlement, policy: &Arc<dyn Policy>) -> Result<(), StoreError>;
 
-    /// When the next delivery can be claimed, the past included, destinations in `except` left out: the earliest among
-    /// those with no older open one of their destination and run. None when nothing waits, or only for attempts under
-    /// way.
-    async fn next_due(&self, except: &[Destination]) -> Result<Option<Timestamp>, StoreError>;
+    /// Records a notice and the deliveries it owes, unless it repeats the last one of its subject, or ends a trouble that
+    /// was never told. Says whether it did.
+    async fn announce(&self, announcement: &Announcement) -> Result<bool, StoreError>;
+
+    /// When workspaces were last seen, so that a later start knows what it missed. Unknown ones are skipped.
+    async fn saw(&self, seen: &[(WorkspaceKey, Timestamp)]) -> Result<(), StoreError>;
+
+    /// Every destination of which something is remembered or to which something is owed, by name.
+    async fn places(&self) -> Result<Vec<PlaceRow>, StoreError>;
+
+    /// A person acted: what is remembered of the destination's failures is forgotten, and everything open for it is due
+    /// at `now`. False when nothing is remembered of it and nothing is owed to it.
+    async fn revive(&self, to: &Destination, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// The newest changes of a run, `limit` at most, oldest first, with what became of each.
+    async fn history(&self, workspace: &WorkspaceKey, run: &RunId, limit: usize) -> Result<Vec<Told>, StoreError>;
 
     /// Deliveries, newest first.
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError>;
@@ -128,7 +146,8 @@ pub trait Store: Send + Sync {
     async fn changed_elsewhere(&self) -> Result<bool, StoreError>;
 
     /// Deletes deliveries that ended before `before`, with their attempts, and older changes that no delivery is left
-    /// of. In small steps, so that nobody waits long. Says how many deliveries went.
+    /// of; what was created before it and is still open becomes dead. In small steps, so that nobody waits long. Says
+    /// how many deliveries went.
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError>;
 }
 
@@ -148,6 +167,8 @@ pub struct WorkspaceState {
     pub baseline_at: Timestamp,
     /// The oldest creation time on the newest full page: an unknown run older than this is no news.
     pub horizon: Option<Timestamp>,
+    /// The last good poll, to the minute.
+    pub seen_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,9 +206,77 @@ pub struct NewDelivery {
     pub sequence: i64,
     pub to: Destination,
     pub template: Option<String>,
-    /// The subscription that asked first.
-    pub subscription: String,
+    /// Ids of the subscriptions that asked for it, at least one: several make one message.
+    pub subscriptions: Vec<String>,
     pub at: Timestamp,
+    /// Goes before what is not.
+    pub urgent: bool,
+    /// Found after a time without sight of the workspace: no news, but something to catch up on.
+    pub missed: bool,
+}
+
+/// How many messages a claim takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    pub messages: usize,
+    /// Of these, for destinations whose last attempt failed: those that hang must not take all the room.
+    pub probes: usize,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub claimed: Vec<Claimed>,
+    /// When there may be more without anything else happening, the past included. None: nothing waits, or only for
+    /// attempts under way, or for persons.
+    pub next_at: Option<Timestamp>,
+}
+
+/// What the store asks within a transaction. Pure: it decides by its arguments and by what was configured.
+pub trait Policy: Send + Sync {
+    /// From when on the destination takes a message, the past included. None: not before a person acts. `account` is
+    /// what its bot's rooms have in common.
+    fn opens_at(&self, to: &Destination, place: &Place, account: Option<&Place>, now: Timestamp) -> Option<Timestamp>;
+
+    fn plan(&self, queue: &Queue<'_>, now: Timestamp) -> Plan;
+
+    /// A message is about to leave.
+    fn began(&self, to: &Destination, place: &mut Place, now: Timestamp);
+
+    /// An attempt ended. Returns what the operators are told.
+    fn ended(
+        &self,
+        settlement: &Settlement,
+        to: &Destination,
+        place: &mut Place,
+        account: Option<&mut Place>,
+    ) -> Vec<Announcement>;
+
+    /// A new UUID v7, for a message under an id of its own.
+    fn message_id(&self) -> Uuid;
+}
+
+/// A notice and to whom it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    pub notice: Notice,
+    /// Each with the id of the delivery.
+    pub to: Vec<(Uuid, Destination)>,
+}
+
+/// What is remembered of a destination, and how much it is owed.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PlaceRow {
+    pub to: Destination,
+    pub place: Place,
+    /// Open deliveries.
+    pub open: u64,
+}
+
+/// A change and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub change: Change,
+    pub deliveries: Vec<(DeliveryRow, Vec<Attempt>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,15 +293,11 @@ pub struct Settlement {
     pub attempt: u32,
     pub started_at: Timestamp,
     pub ended_at: Timestamp,
-    /// [`crate::model::Outcome::label`].
-    pub outcome: &'static str,
-    /// For people; no URL, no secret.
-    pub reason: String,
-    pub message_id: Option<String>,
+    pub outcome: Outcome,
     pub next: Next,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     Delivered,
     /// Certainly not delivered.
@@ -223,6 +308,8 @@ pub enum Next {
     Unknown {
         at: Timestamp,
     },
+    /// This message is refused for good.
+    Rejected,
     Dead,
 }
 
@@ -246,6 +333,12 @@ pub struct DeliveryRow {
     /// What the last attempt said.
     pub reason: Option<String>,
     pub settled_at: Option<Timestamp>,
+    /// Ids of the subscriptions that asked for it.
+    pub subscriptions: Vec<String>,
+    /// The delivery whose message tells it as well, or will.
+    pub folded_into: Option<Uuid>,
+    /// It tells others as well, for this reason.
+    pub folding: Option<Folding>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -265,8 +358,30 @@ pub struct Overview {
     pub oldest_open: Option<Timestamp>,
     pub changes: u64,
     pub subscriptions: u64,
+    pub ledger: Ledger,
     /// Deliveries found in flight when this process opened the store, now `unknown`. Stays the same while it is open.
     pub recovered: Vec<(Destination, u64)>,
+}
+
+/// What became of everything ever owed, what was deleted since included. Nothing gets lost between its lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Ledger {
+    /// Pairs of a change and a subscription that asked for it, and of a notice and a destination.
+    pub owed: u64,
+    pub delivered: u64,
+    /// Told by a message that was delivered for another.
+    pub folded: u64,
+    /// One message served several subscriptions, or a person gave it up.
+    pub suppressed: u64,
+    pub dead: u64,
+    /// Pending, in flight or unknown.
+    pub open: u64,
+}
+
+impl Ledger {
+    pub fn is_balanced(&self) -> bool {
+        self.owed == self.delivered + self.folded + self.suppressed + self.dead + self.open
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

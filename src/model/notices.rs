@@ -1,0 +1,69 @@
+//! Notices: what Callboard tells its operators about itself.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Destination, Timestamp};
+
+/// A trouble that began or ended. Kept in the store as JSON, like a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    pub at: Timestamp,
+    #[serde(flatten)]
+    pub kind: NoticeKind,
+}
+
+/// The kinds come in pairs: what begins a trouble is told once until its end was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "notice")]
+pub enum NoticeKind {
+    /// Nothing is sent to a destination until a person acts.
+    #[serde(rename = "destination.dead")]
+    DestinationDead { destination: Destination, reason: String },
+    /// A person acted, and it takes messages again.
+    #[serde(rename = "destination.back")]
+    DestinationBack { destination: Destination, since: Timestamp },
+    /// A bot's credentials are refused: none of its rooms is reached.
+    #[serde(rename = "bot.denied")]
+    BotDenied { surface: String, reason: String },
+    #[serde(rename = "bot.back")]
+    BotBack { surface: String, since: Timestamp },
+    /// The pipeline API refuses the credentials or a permission in these workspaces.
+    #[serde(rename = "source.denied")]
+    SourceDenied { workspaces: Vec<String>, reason: String },
+    #[serde(rename = "source.back")]
+    SourceBack { workspaces: Vec<String>, since: Timestamp },
+}
+
+impl NoticeKind {
+    pub fn name(&self) -> &'static str {
+        match self {
+            NoticeKind::DestinationDead { .. } => "destination.dead",
+            NoticeKind::DestinationBack { .. } => "destination.back",
+            NoticeKind::BotDenied { .. } => "bot.denied",
+            NoticeKind::BotBack { .. } => "bot.back",
+            NoticeKind::SourceDenied { .. } => "source.denied",
+            NoticeKind::SourceBack { .. } => "source.back",
+        }
+    }
+
+    /// What is in trouble: notices of one subject keep their order, and its trouble is told once.
+    pub fn subject(&self) -> String {
+        match self {
+            NoticeKind::DestinationDead { destination, .. } | NoticeKind::DestinationBack { destination, .. } => {
+                format!("destination {destination}")
+            }
+            NoticeKind::BotDenied { surface, .. } | NoticeKind::BotBack { surface, .. } => format!("bot {surface}"),
+            NoticeKind::SourceDenied { .. } | NoticeKind::SourceBack { .. } => "source".to_owned(),
+        }
+    }
+
+    /// It ends a trouble.
+    pub fn is_end(&self) -> bool {
+        match self {
+            NoticeKind::DestinationBack { .. } | NoticeKind::BotBack { .. } | NoticeKind::SourceBack { .. } => true,
+            NoticeKind::DestinationDead { .. } | NoticeKind::BotDenied { .. } | NoticeKind::SourceDenied { .. } => {
+                false
+            }
+        }
+    }
+}
