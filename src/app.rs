@@ -1,5 +1,7 @@
 //! The only place that constructs. Starts the loops; when one ends or the stop comes, all end.
 
+mod outages;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use self::outages::Outages;
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, CATALOG, Context};
 use crate::config::{Config, nearest};
@@ -78,6 +81,7 @@ pub struct App {
     pub tracker: Arc<Tracker>,
     pub poller: Arc<Poller>,
     pub dispatcher: Arc<Dispatcher>,
+    pub outages: Arc<Outages>,
     pub commands: Arc<Context>,
     pub pages: Arc<Pages>,
     pub metrics: Arc<Metrics>,
@@ -123,6 +127,7 @@ impl App {
         let poller = Poller::new(Arc::clone(&tracker), Arc::clone(&meter), &workspaces, intervals, now);
         let poller = Arc::new(poller);
         let wording: Wording = Box::new(move |draft, reader, now| renderer.render(draft, reader, now));
+        let outages = Outages::new(Arc::clone(&store), Arc::clone(&tracker), outlets.clone(), workspaces.clone(), now);
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
             wording,
@@ -157,6 +162,7 @@ impl App {
             tracker,
             poller,
             dispatcher: Arc::new(dispatcher),
+            outages: Arc::new(outages),
             commands: Arc::new(commands),
             pages: Arc::new(pages),
             metrics,
@@ -169,7 +175,7 @@ impl App {
 
     /// Runs until `stop`, then lets what is under way end. `Err` when a part of it ended by itself.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
-        let App { tracker, poller, dispatcher, commands, pages, store, clock, .. } = self;
+        let App { tracker, poller, dispatcher, outages, commands, pages, store, clock, .. } = self;
         let mut loops: JoinSet<&'static str> = JoinSet::new();
         // Serves to the end, so that whoever asks meanwhile hears that this process is ending.
         let serving = CancellationToken::new();
@@ -178,7 +184,8 @@ impl App {
         loops.spawn(named("polling", polling));
         let delivering = deliver(Arc::clone(&dispatcher), Arc::clone(&tracker), Arc::clone(&clock), stop.clone());
         loops.spawn(named("delivery", delivering));
-        let keeping = keep_house(store, tracker, Arc::clone(&poller), Arc::clone(&dispatcher), clock, stop.clone());
+        let keeping =
+            keep_house(store, tracker, Arc::clone(&poller), Arc::clone(&dispatcher), outages, clock, stop.clone());
         loops.spawn(named("housekeeping", keeping));
         let asked = self.asked;
         let ended = stop.clone();
@@ -391,12 +398,13 @@ async fn deliver(dispatcher: Arc<Dispatcher>, tracker: Arc<Tracker>, clock: Cloc
     }
 }
 
-/// Takes over what another process wrote to the store, and forgets what ended long ago.
+/// Takes over what another process wrote to the store, tells outages, and forgets what ended long ago.
 async fn keep_house(
     store: Arc<dyn Store>,
     tracker: Arc<Tracker>,
     poller: Arc<Poller>,
     dispatcher: Arc<Dispatcher>,
+    outages: Arc<Outages>,
     clock: Clock,
     stop: CancellationToken,
 ) {
@@ -407,6 +415,9 @@ async fn keep_house(
         let kept = async {
             take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await?;
             tracker.keep_sight().await?;
+            if outages.look(now).await? {
+                dispatcher.wake();
+            }
             if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
                 pruned_at = now;
                 store.prune(now.checked_sub(KEPT).unwrap_or(Timestamp::MIN)).await?;

@@ -163,6 +163,18 @@ fn not_found(id: &RunId, denied: &[Workspace], failed: &[(Workspace, CallError)]
             .code("/runs")
             .plain(" lists the recent ones.");
     }
+    let space = if text.0.is_empty() { "" } else { "\n" };
+    let refused = failed.iter().find_map(|(_, error)| match error {
+        CallError::Refused { said, .. } => Some(said),
+        _ => None,
+    });
+    // The same for every workspace, so it is said once.
+    if let Some(said) = refused {
+        let said = words::cut(said, 400);
+        return CommandError::User(
+            text.plain(format!("{space}DataWorks refuses my access for now: {said}. Watches stay.")),
+        );
+    }
     for (workspace, error) in failed.iter().take(5) {
         let space = if text.0.is_empty() { "" } else { "\n" };
         text =

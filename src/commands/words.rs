@@ -105,10 +105,9 @@ pub fn age(freshness: &Freshness, now: Timestamp) -> Text {
         }
         None => text,
     };
-    match &freshness.failure {
-        Some(failure) => {
-            text.plain(format!(" Polling has failed for {}: {}.", ago(failure.since), cut(&failure.said, 300)))
-        }
-        None => text,
-    }
+    let Some(failure) = &freshness.failure else { return text };
+    let what = if failure.denied { "DataWorks has refused access" } else { "Polling has failed" };
+    let said = cut(&failure.said, 300);
+    let said = said.trim_end_matches('.');
+    text.plain(format!(" {what} for {}: {said}. Watches stay, and what is missed is told later.", ago(failure.since)))
 }

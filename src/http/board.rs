@@ -68,10 +68,11 @@ fn section(html: &mut String, pages: &Pages, workspace: &Workspace, now: Timesta
         None => html.push_str("· not seen yet"),
     }
     if let Some(failure) = freshness.failure {
+        let what = if failure.denied { "DataWorks refuses access" } else { "Polling fails" };
         push(
             html,
             format_args!(
-                "<p class=failing>Polling fails since {}: {}",
+                "<p class=failing>{what} since {}: {}. Watches stay, and what is missed is told later.",
                 failure.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
                 escape(&failure.said)
             ),
