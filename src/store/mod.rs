@@ -13,8 +13,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{
-    Change, Claimed, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId, RunState,
-    Subscription, Timestamp, WorkspaceKey,
+    Change, Claimed, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
+    RunState, Subscription, Timestamp, WorkspaceKey,
 };
 use crate::settings::Problem;
 
