@@ -74,8 +74,7 @@ impl Render {
     fn show(&self, renderer: &Renderer, change: &Change) -> Exit {
         let Render { channel, locale, timezone, template, .. } = self;
         let reader = Reader { kind: channel, locale, timezone, template: template.as_deref() };
-        let message =
-            renderer.render(&Draft::of(Uuid::nil(), Content::Change(change.clone())), &reader, change.at).message;
+        let message = renderer.render(&Draft::of(Uuid::nil(), Content::Change(change.clone())), &reader, change.at).message;
         match channel.as_str() {
             "webhook" => print(&format!("{}\n", webhook::indented(&message.content))),
             _ if self.json => print_json(&posted(channel, &message)),
@@ -215,8 +214,7 @@ mod tests {
         for kind in DIALECTS.map(|dialect| dialect.kind) {
             assert!(help.contains(kind), "the help of render --channel does not offer {kind}");
             let reader = Reader { kind, locale: "en", timezone: "UTC", template: None };
-            let message =
-                renderer.render(&Draft::of(Uuid::nil(), Content::Change(sample.clone())), &reader, sample.at).message;
+            let message = renderer.render(&Draft::of(Uuid::nil(), Content::Change(sample.clone())), &reader, sample.at).message;
             let as_console = posted("console", &message) == posted(kind, &message);
             assert_eq!(as_console, matches!(kind, "console" | "webhook"), "`posted` does not know {kind}");
         }
