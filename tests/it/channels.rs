@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use callboard::channels::http::{self, Platform};
 use callboard::channels::{self, Channel, DIALECTS, Settings, console, dingtalk, discord, slack, webhook};
-use callboard::model::{Change, ChangeKind, Dialect, Message, Outcome, Snapshot, Stage, Status, Timestamp, Workspace};
+use callboard::model::{
+    Change, ChangeKind, Content, Dialect, Message, Outcome, Snapshot, Stage, Status, Timestamp, Workspace,
+};
 use callboard::net::{self, Net};
 use proptest::prelude::*;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -55,6 +57,7 @@ fn change(kind: ChangeKind) -> Change {
         url: "https://dataworks.example.com/run?id=7b1e04c2&x=(1)".into(),
         sequence: 4,
         at: at("2026-11-24T08:00:05.123Z"),
+        unseen_since: None,
         kind,
     }
 }
@@ -81,7 +84,7 @@ fn message(dialect: Dialect, change: Change) -> Message {
         tone: change.tone(),
         url: change.url.clone(),
         url_label: "Open in DataWorks".into(),
-        change,
+        content: Content::Change(change),
     }
 }
 
@@ -141,16 +144,6 @@ fn platforms() -> [(&'static str, Platform); 4] {
         ("dingtalk", dingtalk::PLATFORM),
         ("webhook", webhook::PLATFORM),
     ]
-}
-
-fn reason(outcome: &Outcome) -> &str {
-    match outcome {
-        Outcome::Delivered { .. } => "",
-        Outcome::Retry { reason, .. }
-        | Outcome::Reject { reason }
-        | Outcome::Dead { reason }
-        | Outcome::Unknown { reason, .. } => reason,
-    }
 }
 
 // ------------------------------------------------------------------------------------------------ what is sent
@@ -227,7 +220,7 @@ fn bodies_of_the_generic_webhook_look_as_agreed() {
         ChangeKind::Finished { from: Status::Running, to: Status::Unknown("Paused".into()), took_ms: None },
         ChangeKind::Lost { last_seen: since },
     ];
-    let bodies = kinds.into_iter().map(change).chain([unseen]).map(|change| webhook::body(&change));
+    let bodies = kinds.into_iter().map(change).chain([unseen]).map(|change| webhook::body(&Content::Change(change)));
     let lines: Vec<String> = bodies.map(|body| String::from_utf8(body).unwrap()).collect();
     insta::assert_snapshot!("webhook", lines.join("\n"));
 }
@@ -248,7 +241,7 @@ async fn the_console_shows_no_escape_sequences_of_data() {
     let console = console::Console::new(Box::new(screen.clone()));
     let mut message = message(console::DIALECT, change(failed()));
     message.plain = "PROD failed \u{1b}]0;title\u{7}\u{1b}[2J\u{9b}31m\r\nnext\u{202e}".into();
-    assert_eq!(console.send("", &message, now()).await, Outcome::Delivered { message_id: None });
+    assert_eq!(console.send("", &message, now()).await, Outcome::Delivered { message_id: None, pause: None });
     let shown = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
     let colours = ["\u{1b}[31m", "\u{1b}[0m", "\u{1b}[2m", "\u{1b}[0m"];
     let rest = colours.iter().fold(shown.clone(), |text, colour| text.replacen(colour, "", 1));
@@ -307,8 +300,8 @@ proptest! {
         let payload = dingtalk::payload(&of(dingtalk::ROBOT), Some(&keyword));
         prop_assert_eq!(sink::check_dingtalk(&payload), Ok(()));
         prop_assert!(payload.to_string().contains(&keyword), "the keyword is missing");
-        let body = webhook::body(&of(webhook::DIALECT).change);
-        prop_assert_eq!(&body, &webhook::body(&of(webhook::DIALECT).change));
+        let body = webhook::body(&of(webhook::DIALECT).content);
+        prop_assert_eq!(&body, &webhook::body(&of(webhook::DIALECT).content));
         prop_assert_eq!(console::lines(&of(console::DIALECT)).matches('\u{1b}').count(), 4, "the title, and the link");
     }
 }
@@ -585,7 +578,7 @@ async fn private_addresses_are_refused_unless_allowed() {
     assert_eq!(sink.seen().len(), 0, "something was reached");
 
     let outcome = build(url("localhost"), &net()).send("", &message, now()).await;
-    assert_eq!(outcome, Outcome::Delivered { message_id: None });
+    assert_eq!(outcome, Outcome::Delivered { message_id: None, pause: None });
 }
 
 #[test]
@@ -660,7 +653,7 @@ async fn no_reason_holds_a_url_or_a_secret() {
         let channel = build(json!({ "kind": "dingtalk", "url": url, "secret": "SECcanary" }), &net);
         let outcome = channel.send("", &message, now()).await;
         let probe = channel.probe().await;
-        assert!(!reason(&outcome).is_empty(), "{outcome:?}");
+        assert!(!outcome.reason().is_empty(), "{outcome:?}");
         assert!(!format!("{outcome:?} {probe:?}").contains("canary"), "{outcome:?} {probe:?}");
     }
 }

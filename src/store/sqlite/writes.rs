@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::queues::{self, End, Found, Queue};
 use super::statements as sql;
 use super::{reads, rows};
-use crate::model::{Destination, Notice, Place, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
+use crate::model::{Destination, Notice, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
 use crate::store::{Announcement, NewDelivery, Poll, Recorded, Subscribed};
 
 pub fn subscribe(
@@ -171,7 +171,6 @@ pub fn saw(connection: &Connection, seen: &[(WorkspaceKey, Timestamp)]) -> rusql
     Ok(())
 }
 
-/// What paces a destination is kept: its limits hold whoever acts.
 pub fn revive(connection: &Connection, to: &Destination, now: Timestamp) -> rusqlite::Result<bool> {
     let remembered = queues::place(connection, to)?;
     let name = to.to_string();
@@ -185,8 +184,9 @@ pub fn revive(connection: &Connection, to: &Destination, now: Timestamp) -> rusq
         return Ok(false);
     }
     let before = remembered.unwrap_or_default();
-    let Place { sent, spacing_ms, refused, .. } = before.clone();
-    queues::put_place(connection, to, &before, &Place { sent, spacing_ms, refused, ..Place::default() })?;
+    let mut place = before.clone();
+    place.revive();
+    queues::put_place(connection, to, &before, &place)?;
     for (destination, _) in waiting {
         connection.prepare_cached(sql::MAKE_DUE)?.execute(params![destination, now.as_millisecond()])?;
     }
