@@ -415,12 +415,13 @@ mod tests {
     fn busiest_second(schedule: &Schedule) -> usize {
         let mut dues: Vec<Timestamp> = schedule.entries.values().map(|entry| entry.due).collect();
         dues.sort();
-        let within = |from: &Timestamp| dues.iter().filter(|due| (*from..*from + Duration::from_secs(1)).contains(due));
-        dues.iter().map(|due| within(due).count()).max().unwrap()
+        let second = Duration::from_secs(1);
+        let within = |from: Timestamp| dues.iter().filter(|due| (from..from + second).contains(*due)).count();
+        dues.iter().map(|due| within(*due)).max().unwrap()
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig::with_cases(8))]
         #[test]
         fn what_failed_together_for_long_does_not_come_back_together(seed in 0usize..1_000_000, hours in 1i64..4) {
             let mut schedule = Schedule::new(INTERVALS, (seed..seed + 200).map(key), at(0));
@@ -437,7 +438,7 @@ mod tests {
         }
 
         #[test]
-        fn after_refused_credentials_polls_begin_again_over_a_minute(count in 1usize..1_000) {
+        fn after_refused_credentials_polls_begin_again_over_a_minute(count in 1usize..500) {
             let keys: Vec<_> = (0..count).map(key).collect();
             let mut schedule = Schedule::new(INTERVALS, keys.clone(), at(0));
             schedule.spread(&keys, at(7_200));
