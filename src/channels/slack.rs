@@ -124,12 +124,13 @@ fn sections(body: &str) -> Vec<String> {
     let mut sections: Vec<String> = Vec::new();
     for line in body.lines() {
         let line = cut(line, SECTION_LIMIT, utf16);
+        let is_last = sections.len() == SECTIONS;
         match sections.last_mut() {
             Some(last) if length(last, utf16) + 1 + length(&line, utf16) <= SECTION_LIMIT => {
                 last.push('\n');
                 last.push_str(&line);
             }
-            Some(last) if sections.len() == SECTIONS => {
+            Some(last) if is_last => {
                 *last = cut(&format!("{last}\n{line}"), SECTION_LIMIT, utf16);
                 break;
             }
