@@ -94,9 +94,10 @@ const TEXT_LIMIT: usize = 4000;
 
 pub fn payload(message: &Message) -> Value {
     let title = cut(message.title.trim(), HEADER_LIMIT, utf16);
-    let foot = match link(&escape(&clean_line(&message.url_label)), &message.url) {
-        link if link.is_empty() => escape(foot(message)),
-        link => format!("{} · {link}", escape(foot(message))),
+    let label = clean_line(&message.url_label);
+    let foot = match link_target(&message.url) {
+        Some(_) if !label.is_empty() => format!("{} · {}", escape(foot(message)), link(&escape(&label), &message.url)),
+        _ => escape(foot(message)),
     };
     let mut blocks = Vec::new();
     if !title.is_empty() {
