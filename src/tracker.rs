@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::diff::{self, Context, Step};
 use crate::metrics::{Metrics, OfKind};
 use crate::model::{
-    Change, Destination, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey,
+    Change, Destination, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey, elapsed,
 };
 use crate::sources::Listing;
 use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, Subscribed, WorkspaceState};
@@ -25,13 +25,25 @@ use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, Subscribed, W
 /// The console's link to a run.
 pub type Link = Box<dyn Fn(&Workspace, &RunId) -> String + Send + Sync>;
 
+/// How precisely the last sight of a workspace is kept.
+const SIGHT_KEPT: Duration = Duration::from_secs(60);
+
+/// What time means for changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Spans {
+    /// How long a stage stands still before it is said to wait for a person.
+    pub waiting_after: Duration,
+    /// What changed while a workspace was not looked at for longer is no news, but something to catch up on.
+    pub blind_after: Duration,
+}
+
 /// A record that was refused as stale is computed again this often, with the store's truth in between.
 const TRIES: usize = 5;
 
 pub struct Tracker {
     store: Arc<dyn Store>,
     link: Link,
-    waiting_after: Duration,
+    spans: Spans,
     metrics: Arc<Metrics>,
     /// From the configuration; never in the store.
     standing: Vec<Arc<Subscription>>,
@@ -126,13 +138,13 @@ impl Tracker {
         store: Arc<dyn Store>,
         standing: Vec<Subscription>,
         link: Link,
-        waiting_after: Duration,
+        spans: Spans,
         metrics: Arc<Metrics>,
     ) -> Result<Tracker, StoreError> {
         let tracker = Tracker {
             store,
             link,
-            waiting_after,
+            spans,
             metrics,
             standing: standing.into_iter().map(Arc::new).collect(),
             runs: DashMap::new(),
@@ -220,13 +232,16 @@ impl Tracker {
             key: key.clone(),
             baseline_at: known.as_ref().map_or(at, |state| state.baseline_at),
             horizon: known.as_ref().and_then(|state| state.horizon).max(horizon(sight)),
+            seen_at: if sight.page.is_some() { Some(at) } else { known.as_ref().and_then(|state| state.seen_at) },
         };
+        let waiting_after = self.spans.waiting_after;
         let mut hard = Vec::new();
         let mut soft = Vec::new();
         let mut take = |step: Step| if step.durable { hard.push(step) } else { soft.push(step.state) };
         for snapshot in &sight.runs {
             let url = (self.link)(workspace, &snapshot.id);
-            let context = Context { workspace, url: &url, at, waiting_after: self.waiting_after };
+            let unseen_since = self.unseen_since(&key, &snapshot.id, at);
+            let context = Context { workspace, url: &url, at, waiting_after, unseen_since };
             match (self.state(&key, &snapshot.id), &known) {
                 (Some(old), _) => diff::seen(&old, snapshot.clone(), context).into_iter().for_each(&mut take),
                 // Runs that surface from behind the first page are old, not new.
@@ -243,7 +258,7 @@ impl Tracker {
         for run in &sight.missing {
             let Some(old) = self.state(&key, run) else { continue };
             let url = (self.link)(workspace, run);
-            let context = Context { workspace, url: &url, at, waiting_after: self.waiting_after };
+            let context = Context { workspace, url: &url, at, waiting_after, unseen_since: None };
             take(diff::missing(&old, self.freshness(&key, Some(run)).seen_at, context));
         }
         let is_first = known.is_none() && sight.page.is_some();
@@ -263,24 +278,38 @@ impl Tracker {
         Compared { poll: Some(poll), soft }
     }
 
+    /// When the run was looked at before, where that is so long ago that nobody can say when it changed.
+    fn unseen_since(&self, workspace: &WorkspaceKey, run: &RunId, at: Timestamp) -> Option<Timestamp> {
+        let seen_at = self.freshness(workspace, Some(run)).seen_at?;
+        (elapsed(seen_at, at) > self.spans.blind_after).then_some(seen_at)
+    }
+
     /// One message for each change, destination and template set, however many subscriptions ask for it.
     fn owed_for(&self, changes: &[Change]) -> Vec<NewDelivery> {
-        let mut owed = Vec::new();
+        let mut owed: Vec<NewDelivery> = Vec::new();
         for change in changes {
-            let mut reached = HashSet::new();
+            let first = owed.len();
             for subscription in self.interested(&change.workspace.key(), &change.run.id) {
-                let place = (subscription.to.clone(), subscription.template.clone());
-                if subscription.matches(change) && reached.insert(place) {
-                    owed.push(NewDelivery {
-                        id: Uuid::now_v7(),
-                        run: change.run.id.clone(),
-                        sequence: change.sequence,
-                        to: subscription.to.clone(),
-                        template: subscription.template.clone(),
-                        subscription: subscription.id.clone(),
-                        at: change.at,
-                    });
+                if !subscription.matches(change) {
+                    continue;
                 }
+                let mut of_change = owed.iter_mut().skip(first);
+                let same = of_change.find(|owed| owed.to == subscription.to && owed.template == subscription.template);
+                if let Some(same) = same {
+                    same.subscriptions.push(subscription.id.clone());
+                    continue;
+                }
+                owed.push(NewDelivery {
+                    id: Uuid::now_v7(),
+                    run: change.run.id.clone(),
+                    sequence: change.sequence,
+                    to: subscription.to.clone(),
+                    template: subscription.template.clone(),
+                    subscriptions: vec![subscription.id.clone()],
+                    at: change.at,
+                    urgent: change.is_urgent(),
+                    missed: change.unseen_since.is_some(),
+                });
             }
         }
         owed
@@ -428,11 +457,37 @@ impl Tracker {
 
     pub fn freshness(&self, workspace: &WorkspaceKey, run: Option<&RunId>) -> Freshness {
         let Some(view) = self.workspaces.get(workspace) else { return Freshness::default() };
+        let before_this_process = view.state.as_ref().and_then(|state| state.seen_at);
         let seen_at = match run {
-            Some(run) if !view.page.contains(run) => view.seen_off_page.get(run).copied(),
-            _ => view.seen_at,
+            Some(run) if !view.page.contains(run) => view.seen_off_page.get(run).copied().or(before_this_process),
+            _ => view.seen_at.or(before_this_process),
         };
         Freshness { seen_at, failure: view.failure.clone(), waits_until: view.waits_until }
+    }
+
+    /// The workspace was looked at since then, by this process.
+    pub fn looked_since(&self, workspace: &WorkspaceKey, since: Timestamp) -> bool {
+        self.workspaces.get(workspace).and_then(|view| view.seen_at).is_some_and(|seen_at| seen_at >= since)
+    }
+
+    /// Keeps when workspaces were seen last, to the minute, so that a later start knows what it missed.
+    pub async fn keep_sight(&self) -> Result<(), StoreError> {
+        let is_older = |kept: Option<Timestamp>, seen_at| kept.is_none_or(|kept| elapsed(kept, seen_at) >= SIGHT_KEPT);
+        let moved = self.workspaces.iter().filter_map(|entry| {
+            let (seen_at, state) = (entry.seen_at?, entry.state.as_ref()?);
+            is_older(state.seen_at, seen_at).then(|| (entry.key().clone(), seen_at))
+        });
+        let moved: Vec<_> = moved.collect();
+        if moved.is_empty() {
+            return Ok(());
+        }
+        self.store.saw(&moved).await?;
+        for (workspace, seen_at) in moved {
+            if let Some(state) = self.workspaces.entry(workspace).or_default().state.as_mut() {
+                state.seen_at = Some(seen_at);
+            }
+        }
+        Ok(())
     }
 
     /// The call budget allows the next poll at `until`.

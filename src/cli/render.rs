@@ -10,7 +10,7 @@ use super::{Exit, Globals, fail, print, print_json};
 use crate::app;
 use crate::channels::{DIALECTS, console, dingtalk, discord, slack, webhook};
 use crate::config::nearest;
-use crate::model::{Change, ChangeKind, Message, Selector};
+use crate::model::{Change, ChangeKind, Content, Draft, Message, Selector};
 use crate::render::{Reader, Renderer, Settings};
 use crate::settings::LOCALES;
 
@@ -74,7 +74,8 @@ impl Render {
     fn show(&self, renderer: &Renderer, change: &Change) -> Exit {
         let Render { channel, locale, timezone, template, .. } = self;
         let reader = Reader { kind: channel, locale, timezone, template: template.as_deref() };
-        let message = renderer.render(&Draft::of(Uuid::nil(), Content::Change(change.clone())), &reader, change.at).message;
+        let message =
+            renderer.render(&Draft::of(Uuid::nil(), Content::Change(change.clone())), &reader, change.at).message;
         match channel.as_str() {
             "webhook" => print(&format!("{}\n", webhook::indented(&message.content))),
             _ if self.json => print_json(&posted(channel, &message)),
@@ -214,7 +215,8 @@ mod tests {
         for kind in DIALECTS.map(|dialect| dialect.kind) {
             assert!(help.contains(kind), "the help of render --channel does not offer {kind}");
             let reader = Reader { kind, locale: "en", timezone: "UTC", template: None };
-            let message = renderer.render(&Draft::of(Uuid::nil(), Content::Change(sample.clone())), &reader, sample.at).message;
+            let message =
+                renderer.render(&Draft::of(Uuid::nil(), Content::Change(sample.clone())), &reader, sample.at).message;
             let as_console = posted("console", &message) == posted(kind, &message);
             assert_eq!(as_console, matches!(kind, "console" | "webhook"), "`posted` does not know {kind}");
         }

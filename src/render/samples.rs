@@ -59,6 +59,7 @@ pub(super) fn minimal() -> Vec<Change> {
         url: String::new(),
         sequence: 1,
         at: second(AT_SECOND),
+        unseen_since: None,
         kind,
     };
     kinds.into_iter().map(bare).collect()
@@ -85,6 +86,7 @@ fn change(sequence: i64, stages: &[Status; 3], status: Status, message: &str, ki
         run,
         sequence,
         at: second(AT_SECOND),
+        unseen_since: None,
         kind,
     }
 }

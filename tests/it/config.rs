@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use callboard::channels::webhook;
 use callboard::config::{self, Config, Invalid};
-use callboard::model::{Change, ChangeKind, Destination, Scope, Selector, Status, Timestamp};
+use callboard::model::{Change, ChangeKind, Content, Destination, Scope, Selector, Status, Timestamp};
 use callboard::render::Renderer;
 use callboard::settings::Secret;
 use proptest::prelude::*;
@@ -218,7 +218,7 @@ fn the_committed_schema_of_the_webhook_is_current_and_every_body_fits_it() {
     expect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/webhook.schema.json"), &text);
     let mut told = BTreeSet::new();
     for sample in Renderer::samples() {
-        let body: Value = serde_json::from_slice(&webhook::body(&sample)).unwrap();
+        let body: Value = serde_json::from_slice(&webhook::body(&Content::Change(sample.clone()))).unwrap();
         let misfits = misfits(&schema, &schema, &body, "");
         assert!(misfits.is_empty(), "{}: {misfits:?}\n{body:#}", sample.kind.event_type());
         told.insert(body["type"].as_str().unwrap().to_owned());
@@ -231,7 +231,8 @@ fn the_committed_schema_of_the_webhook_is_current_and_every_body_fits_it() {
     let documented: BTreeSet<String> = options.iter().map(|one| one.as_str().unwrap().to_owned()).chain(data).collect();
     assert_eq!(told, documented, "what the samples hold and what the schema says must be the same");
 
-    let mut wrong: Value = serde_json::from_slice(&webhook::body(&Renderer::samples()[0])).unwrap();
+    let mut wrong: Value =
+        serde_json::from_slice(&webhook::body(&Content::Change(Renderer::samples().remove(0)))).unwrap();
     wrong["type"] = "run.stopped".into();
     wrong["data"]["sequence"] = "4".into();
     wrong["data"]["run"]["id"].take();
@@ -292,7 +293,7 @@ fn a_run_without_words_of_its_own_finishes_with_those_of_its_failed_stage() {
     let failed = |change: &&Change| matches!(&change.kind, ChangeKind::Finished { to: Status::Fail, .. });
     let mut change = Renderer::samples().iter().find(failed).unwrap().clone();
     let message = |change: &Change| {
-        let body: Value = serde_json::from_slice(&webhook::body(change)).unwrap();
+        let body: Value = serde_json::from_slice(&webhook::body(&Content::Change(change.clone()))).unwrap();
         body["data"]["message"].as_str().unwrap().to_owned()
     };
     change.run.message = "the run's own words".to_owned();

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use callboard::model::{Change, ChangeKind, Dialect, Message, Status, Timestamp};
+use callboard::model::{Change, ChangeKind, Content, Dialect, Draft, Message, Status, Timestamp};
 use callboard::render::{Reader, Rendered, Renderer, Settings};
 use callboard::settings::{LOCALES, Problem};
 use proptest::prelude::*;
@@ -77,7 +77,7 @@ fn reader<'a>(kind: &'a str, locale: &'a str) -> Reader<'a> {
 }
 
 fn rendered(renderer: &Renderer, change: &Change, reader: &Reader<'_>) -> Rendered {
-    renderer.render(Uuid::nil(), change, reader, Renderer::samples_at())
+    renderer.render(&Draft::of(Uuid::nil(), Content::Change(change.clone())), reader, Renderer::samples_at())
 }
 
 fn message(renderer: &Renderer, change: &Change, reader: &Reader<'_>) -> Message {
@@ -163,7 +163,8 @@ fn a_message_names_run_stage_status_and_reason() {
 #[test]
 fn a_late_message_says_so_and_names_the_day() {
     let change = stage_sample(&Status::Success);
-    let at = |now, locale| built_in().render(Uuid::nil(), &change, &reader("console", locale), now).message.body;
+    let draft = Draft::of(Uuid::nil(), Content::Change(change));
+    let at = |now, locale| built_in().render(&draft, &reader("console", locale), now).message.body;
     assert!(at(later(2), "en").ends_with("· 16:05 CST"), "two minutes are nothing to speak of");
     assert!(at(later(12), "en").ends_with("· 16:05 CST · sent 12 min late"));
     assert!(at(later(60 * 24), "zh-CN").ends_with("· 2026-11-24 16:05 CST · 延迟 1 天送达"));
