@@ -296,7 +296,7 @@ impl Bot {
     }
 }
 
-const REFUSED_TOKEN: &str = "Discord refuses the bot's token (status 401); configure it anew";
+const REFUSED_TOKEN: &str = "Discord refuses the bot's token (status 401); put a valid one in discord.token";
 const BAD_TOKEN: &str = "the Discord token holds characters no token has; configure it anew";
 
 #[async_trait]

@@ -117,7 +117,7 @@ impl Settings {
     }
 }
 
-/// The keys every kind has.
+// The keys every kind has. No docstring: it would become the description of each kind in the schema.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct Manner {
     #[serde(default = "crate::settings::default_locale")]

@@ -82,7 +82,7 @@ fn signer(secret: &str) -> Result<Signer, Problem> {
 #[serde(untagged)]
 #[schemars(title = "Callboard webhook event")]
 enum Body<'a> {
-    Change(Event<'a>),
+    Change(Box<Event<'a>>),
     Digest(Digest<'a>),
     Notice(NoticeEvent<'a>),
 }
@@ -301,7 +301,7 @@ fn fitting(content: &Content) -> Body<'_> {
 fn value<'a>(content: &'a Content, room: &Room) -> Body<'a> {
     let timestamp = whole_seconds(content.at());
     match content {
-        Content::Change(change) => Body::Change(event(change, room)),
+        Content::Change(change) => Body::Change(Box::new(event(change, room))),
         Content::Digest { changes, why } => {
             let changes = changes.iter().map(|change| event(change, room)).collect();
             let why = match why {
