@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{H, LONGEST_WAIT, M, S, WAITS, jittered, later};
 use crate::model::{Dead, Outcome, Place, Terms, Timestamp, elapsed};
+use crate::planted::{Bug, is_planted};
 
 /// A destination that fails is probed again at least this often, unless it asked for more: what is owed to it keeps its
 /// own schedule, but one message finds out that it works again. Two days of outage make some 56 requests.
@@ -32,12 +33,14 @@ pub fn opens_at(
     now: Timestamp,
     steady_since: Timestamp,
 ) -> Option<Timestamp> {
-    if place.dead.is_some() {
+    if place.dead.is_some() && !is_planted(Bug::DeadIsTriedOn) {
         return None;
     }
+    let account = account.filter(|_| !is_planted(Bug::AccountIsIgnored));
     let closed = [Some(place), account].into_iter().flatten().filter_map(|place| place.closed_until);
     let paced = terms.paces.iter().filter_map(|pace| {
-        let oldest_that_counts = place.sent.len().checked_sub(pace.count).and_then(|index| place.sent.get(index))?;
+        let count = pace.count + usize::from(is_planted(Bug::PaceOffByOne));
+        let oldest_that_counts = place.sent.len().checked_sub(count).and_then(|index| place.sent.get(index))?;
         Some(later(past(*oldest_that_counts, now, steady_since), pace.window))
     });
     let spaced =
@@ -50,7 +53,11 @@ pub fn opens_at(
 }
 
 fn past(moment: Timestamp, now: Timestamp, steady_since: Timestamp) -> Timestamp {
-    if moment > now { steady_since.min(now) } else { moment }
+    match moment > now {
+        true if is_planted(Bug::ClockBackOpensPaces) => Timestamp::UNIX_EPOCH,
+        true => steady_since.min(now),
+        false => moment,
+    }
 }
 
 /// A message is about to leave.
@@ -62,6 +69,9 @@ pub fn began(place: &mut Place, terms: Terms, now: Timestamp) {
 fn keep(moments: &mut Vec<Timestamp>, count: usize, now: Timestamp) {
     moments.iter_mut().for_each(|moment| *moment = (*moment).min(now));
     moments.push(now);
+    if is_planted(Bug::PaceForgets) && moments.len() > count {
+        moments.clear();
+    }
     moments.drain(..moments.len().saturating_sub(count));
 }
 
@@ -100,8 +110,9 @@ pub fn ended(
     }
     match (outcome, account) {
         (Outcome::Delivered { pause, .. }, account) => {
+            // A wait that the platform asked for meanwhile holds.
             let admitted = account.and_then(|account| {
-                account.closed_until = None;
+                account.closed_until = account.closed_until.filter(|_| account.failing_since.is_none());
                 account.spacing_ms = 0;
                 succeeded(account)
             });
@@ -116,6 +127,7 @@ pub fn ended(
             place.closed_until = None;
             None
         }
+        (Outcome::Retry { .. } | Outcome::Unknown { .. }, _) if is_planted(Bug::NoBackoff) => None,
         (Outcome::Retry { after, .. } | Outcome::Unknown { after, .. }, _) => {
             failed(place, outcome.reason(), now);
             place.closed_until = Some(later(now, closure(place.failures, *after, (S, LONGEST_CLOSURE), chance)));
@@ -134,6 +146,9 @@ pub fn ended(
             let is_first = account.failing_since.is_none();
             failed(account, outcome.reason(), now);
             account.closed_until = Some(later(now, closure(account.failures, None, DENIED, chance)));
+            if is_planted(Bug::DenialHammers) {
+                account.closed_until = None;
+            }
             is_first.then_some(Turn::Denied)
         }
         (Outcome::Dead { .. } | Outcome::Denied { .. }, _) => Some(died(place, outcome.reason(), identity, now)),
@@ -155,6 +170,7 @@ fn failed(place: &mut Place, reason: &str, now: Timestamp) {
 
 /// The platform knows best how long; from then on messages keep a distance that shrinks with each that passes.
 fn limited(place: &mut Place, after: Option<Duration>, reason: &str, now: Timestamp, chance: f64) {
+    let after = after.filter(|_| !is_planted(Bug::WaitIsIgnored));
     place.failures = place.failures.saturating_add(1);
     place.said = Some(reason.to_owned());
     place.closed_until = Some(later(now, closure(place.failures, after, (5 * S, LONGEST_CLOSURE), chance)));
@@ -338,7 +354,7 @@ mod tests {
         /// Over any restarts: all that is remembered is the place, as the store keeps it.
         #[test]
         fn in_no_window_more_than_the_pace_leaves(
-            wishes in prop::collection::vec((0u64..900, 0u64..3, any::<bool>()), 1..300),
+            wishes in prop::collection::vec((0u64..900, 0u64..3, 0u8..8), 1..200),
         ) {
             let terms = Terms { paces: &TWO_PACES, repetitions: Repetitions::Shown };
             let mut place = Place::default();
@@ -353,7 +369,7 @@ mod tests {
                 sent.push(at);
                 end(&mut place, &unknown(), at);
                 place.closed_until = None;
-                if restarts {
+                if restarts == 0 {
                     place = serde_json::from_str(&serde_json::to_string(&place).unwrap()).unwrap();
                 }
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{H, M, S, later};
 use crate::model::{MOST_FOLDED, Place, Plan, Prefer, Queue, Repetitions, Terms, Timestamp, Waiting, elapsed};
+use crate::planted::{Bug, is_planted};
 
 /// What cannot leave within this time is folded.
 const CARRIED_WITHIN: Duration = Duration::from_secs(M);
@@ -19,17 +20,25 @@ const LOOK_AGAIN: Duration = Duration::from_secs(S);
 pub fn plan(queue: &Queue<'_>, terms: Terms, prefer: Prefer, looked: bool, now: Timestamp) -> Plan {
     let head = &queue.head;
     if let Some(since) = head.unknown_since {
-        return if prefer == Prefer::NoDuplicate && !is_merged(terms.repetitions, since, now) {
+        return if prefer == Prefer::NoDuplicate
+            && !is_planted(Bug::DuplicatesForLossy)
+            && !is_merged(terms.repetitions, since, now)
+        {
             Plan::GiveUp { reason: "it may have arrived, and this channel prefers a loss to a repetition" }
         } else {
             Plan::Single
         };
     }
-    if is_late(head, now) {
+    if is_late(head, now) && !is_planted(Bug::StaleIsNews) {
         // The run may have moved on meanwhile: one message for all of it.
-        return if looked { Plan::CatchUp { rows: queue.run.len() } } else { Plan::Hold(later(now, LOOK_AGAIN)) };
+        return if looked || is_planted(Bug::NoLookBeforeCatchUp) {
+            Plan::CatchUp { rows: queue.run.len() }
+        } else {
+            Plan::Hold(later(now, LOOK_AGAIN))
+        };
     }
-    if carried(queue.place, terms).is_some_and(|carried| queue.waiting > carried) {
+    let carried = if is_planted(Bug::EagerDigests) { Some(1) } else { carried(queue.place, terms) };
+    if carried.is_some_and(|carried| queue.waiting > carried) {
         return Plan::Digest { rows: MOST_FOLDED };
     }
     Plan::Single
@@ -59,6 +68,7 @@ fn carried(place: &Place, terms: Terms) -> Option<usize> {
     let spaced = (place.spacing_ms > 0).then(|| by_pace(1, Duration::from_millis(place.spacing_ms)));
     paced.chain(spaced).min()
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

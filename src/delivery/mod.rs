@@ -9,6 +9,7 @@ use std::time::Duration;
 pub use self::destinations::{Turn, began, ended, opens_at};
 pub use self::folding::{is_merged, plan};
 use crate::model::{Outcome, Timestamp};
+use crate::planted::{Bug, is_planted};
 
 const S: u64 = 1;
 const M: u64 = 60;
@@ -64,8 +65,11 @@ pub fn follow_up(outcome: &Outcome, attempt: u32, now: Timestamp, chance: f64) -
     };
     match outcome {
         Outcome::Delivered { .. } => Verdict::Delivered,
+        Outcome::Retry { .. } if is_planted(Bug::RefusalIsSuccess) => Verdict::Delivered,
+        Outcome::Unknown { .. } if is_planted(Bug::SilenceIsSuccess) => Verdict::Delivered,
+        Outcome::Limited { .. } if is_planted(Bug::LimitsKill) => Verdict::Rejected,
         Outcome::Retry { after, .. } => again(*after, false),
-        Outcome::Unknown { after, .. } => again(*after, true),
+        Outcome::Unknown { after, .. } => again(*after, !is_planted(Bug::UnknownIsRetried)),
         Outcome::Reject { .. } => Verdict::Rejected,
         // Nothing is wrong with the message: it waits for its destination.
         Outcome::Limited { .. } | Outcome::Dead { .. } | Outcome::Denied { .. } => {

@@ -21,6 +21,7 @@ use crate::metrics::{Metrics, OfKind};
 use crate::model::{
     Change, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey, elapsed,
 };
+use crate::planted::{Bug, is_planted};
 use crate::sources::Listing;
 use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, Subscribed, WorkspaceState};
 
@@ -216,11 +217,15 @@ impl Tracker {
         for _ in 0..TRIES {
             let Compared { poll, soft } = self.compare(workspace, &sight, at);
             let recorded = match &poll {
+                Some(poll) if is_planted(Bug::MemoryAheadOfStore) => {
+                    self.store.record(poll).await.unwrap_or(Recorded::Done)
+                }
                 Some(poll) => self.store.record(poll).await?,
                 None => Recorded::Done,
             };
             match recorded {
                 Recorded::Done => return Ok(self.apply(workspace, sight, poll, soft, at)),
+                Recorded::Stale if is_planted(Bug::StaleIsRecorded) => return Ok(Vec::new()),
                 Recorded::Stale => self.reload().await?,
             }
         }
@@ -292,7 +297,7 @@ impl Tracker {
         for change in changes {
             let first = owed.len();
             for subscription in self.interested(&change.workspace.key(), &change.run.id) {
-                if !subscription.matches(change) {
+                if !subscription.matches(change) || (is_planted(Bug::OneSubscriptionOnly) && owed.len() > first) {
                     continue;
                 }
                 let mut of_change = owed.iter_mut().skip(first);
@@ -318,8 +323,15 @@ impl Tracker {
     }
 
     fn ended_by(&self, changes: &[Change]) -> Vec<String> {
+        if is_planted(Bug::WatchOutlivesRun) {
+            return Vec::new();
+        }
         let ended = changes.iter().filter(|change| change.ends_run());
-        ended.flat_map(|change| self.watchers(&change.workspace.key(), &change.run.id)).map(|s| s.id.clone()).collect()
+        let of = |change: &Change| {
+            let (workspace, run) = (change.workspace.key(), &change.run.id);
+            if is_planted(Bug::EndsTooMuch) { self.interested(&workspace, run) } else { self.watchers(&workspace, run) }
+        };
+        ended.flat_map(of).map(|subscription| subscription.id.clone()).collect()
     }
 
     /// Runs that ended and fell behind the horizon: should they surface again, the horizon tells that they are old.
