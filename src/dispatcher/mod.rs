@@ -18,6 +18,7 @@ pub use self::rules::{Outlet, Outlets, Rules};
 use crate::delivery::{self, Verdict};
 use crate::metrics::{AttemptLabels, Metrics, OfChannelKind};
 use crate::model::{Claimed, Clock, Delivery, Destination, Draft, News, Outcome, Timestamp};
+use crate::planted::{Bug, is_planted};
 use crate::render::{Reader, Rendered};
 use crate::store::{Next, Policy, Room, Settlement, Store, StoreError};
 use crate::tracker::Tracker;
@@ -173,6 +174,9 @@ impl Dispatcher {
         if fell_back {
             self.metrics.render_fallbacks.inc();
         }
+        if is_planted(Bug::RetryWithinAttempt) {
+            drop(outlet.channel.send(address, &message, now).await);
+        }
         outlet.channel.send(address, &message, now).await
     }
 
@@ -180,7 +184,7 @@ impl Dispatcher {
     async fn settle(&self, settlement: &Settlement) {
         while let Err(error) = self.store.settle(settlement, &self.policy).await {
             tracing::debug!(id = %settlement.id, %error, "what happened can't be recorded yet");
-            if error == StoreError::Broken {
+            if error == StoreError::Broken || is_planted(Bug::SettleOnce) {
                 return;
             }
             tokio::time::sleep(STORE_RETRY).await;
