@@ -4,8 +4,10 @@
 
 use std::path::Path;
 
-use callboard::model::{Change, ChangeKind, Dialect, Message, Status, Timestamp};
-use callboard::render::{Reader, Rendered, Renderer, Settings};
+use callboard::model::{
+    Change, ChangeKind, Content, Dialect, Draft, Folding, Message, Notice, NoticeKind, Status, Timestamp,
+};
+use callboard::render::{Reader, Rendered, Renderer, Sample, Settings};
 use callboard::settings::{LOCALES, Problem};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -39,6 +41,8 @@ const DISCORD: Dialect = Dialect {
     escape_title: discord,
     bold: |text| format!("**{text}**"),
     link: |label, url| format!("[{label}]({url})"),
+    limit: 4096,
+    measure: char::len_utf16,
 };
 const SLACK: Dialect = Dialect {
     kind: "slack-webhook",
@@ -46,6 +50,8 @@ const SLACK: Dialect = Dialect {
     escape_title: same,
     bold: |text| format!("*{text}*"),
     link: |label, url| format!("<{url}|{label}>"),
+    limit: 3000,
+    measure: char::len_utf16,
 };
 const DINGTALK: Dialect = Dialect {
     kind: "dingtalk",
@@ -53,6 +59,8 @@ const DINGTALK: Dialect = Dialect {
     escape_title: dingtalk,
     bold: |text| format!("**{text}**"),
     link: |label, url| format!("[{label}]({url})"),
+    limit: 10_000,
+    measure: char::len_utf8,
 };
 const CONSOLE: Dialect = Dialect {
     kind: "console",
@@ -60,6 +68,8 @@ const CONSOLE: Dialect = Dialect {
     escape_title: same,
     bold: same,
     link: |label, url| format!("{label} ({url})"),
+    limit: usize::MAX,
+    measure: |_| 1,
 };
 const DIALECTS: [Dialect; 4] = [DISCORD, SLACK, DINGTALK, CONSOLE];
 
@@ -77,7 +87,11 @@ fn reader<'a>(kind: &'a str, locale: &'a str) -> Reader<'a> {
 }
 
 fn rendered(renderer: &Renderer, change: &Change, reader: &Reader<'_>) -> Rendered {
-    renderer.render(Uuid::nil(), change, reader, Renderer::samples_at())
+    renderer.render(&draft(change), reader, Renderer::samples_at())
+}
+
+fn draft(change: &Change) -> Draft {
+    Draft::of(Uuid::nil(), Content::Change(change.clone()))
 }
 
 fn message(renderer: &Renderer, change: &Change, reader: &Reader<'_>) -> Message {
@@ -103,8 +117,11 @@ fn every_message_as_it_is_read() {
     for dialect in DIALECTS {
         for locale in LOCALES {
             let mut page = String::new();
-            for change in Renderer::samples() {
-                let message = message(built_in(), &change, &reader(dialect.kind, locale));
+            for Sample { name, draft, now } in Renderer::named_samples() {
+                let rendered = built_in().render(&draft, &reader(dialect.kind, locale), now);
+                assert!(!rendered.fell_back, "{name} renders for {} {locale}", dialect.kind);
+                let message = rendered.message;
+                assert!(message.body.len() < 1500, "{name} is read on a phone: {}", message.body);
                 page.push_str(&format!("{}\n{}\n\n", message.title, message.body));
             }
             insta::assert_snapshot!(format!("{}.{locale}", dialect.kind), page);
@@ -163,7 +180,7 @@ fn a_message_names_run_stage_status_and_reason() {
 #[test]
 fn a_late_message_says_so_and_names_the_day() {
     let change = stage_sample(&Status::Success);
-    let at = |now, locale| built_in().render(Uuid::nil(), &change, &reader("console", locale), now).message.body;
+    let at = |now, locale| built_in().render(&draft(&change), &reader("console", locale), now).message.body;
     assert!(at(later(2), "en").ends_with("· 16:05 CST"), "two minutes are nothing to speak of");
     assert!(at(later(12), "en").ends_with("· 16:05 CST · sent 12 min late"));
     assert!(at(later(60 * 24), "zh-CN").ends_with("· 2026-11-24 16:05 CST · 延迟 1 天送达"));
