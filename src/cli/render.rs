@@ -146,7 +146,9 @@ fn recorded(called: &str, text: &str) -> Result<Sample, String> {
     // A notice by itself has its kind under that name.
     let content = match (value.get("change"), value.get("notice")) {
         (Some(change), _) => Content::Change(serde_json::from_value(change.clone()).map_err(none)?),
-        (None, Some(notice @ Value::Object(_))) => Content::Notice(serde_json::from_value(notice.clone()).map_err(none)?),
+        (None, Some(notice @ Value::Object(_))) => {
+            Content::Notice(serde_json::from_value(notice.clone()).map_err(none)?)
+        }
         (None, Some(_)) => Content::Notice(serde_json::from_value(value).map_err(none)?),
         (None, None) => Content::Change(serde_json::from_value(value).map_err(none)?),
     };
@@ -166,9 +168,8 @@ fn names() -> Vec<String> {
 /// Whether `given` is the template, the event type or a selector of the message.
 fn means(given: &str, sample: &Sample) -> bool {
     let content = &sample.draft.content;
-    let selected = |change: &Change| {
-        Selector::ALL.iter().any(|selector| selector.as_str() == given && selector.matches(change))
-    };
+    let selected =
+        |change: &Change| Selector::ALL.iter().any(|selector| selector.as_str() == given && selector.matches(change));
     Renderer::template_of(content) == given
         || content.event_type() == given
         || matches!(content, Content::Change(change) if selected(change))

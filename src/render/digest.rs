@@ -34,8 +34,6 @@ const BY_URGENCY: [Tone; 6] = [Tone::Bad, Tone::Waiting, Tone::Stopped, Tone::Un
 pub(super) struct Digest<'a> {
     runs: Vec<Run<'a>>,
     why: Folding,
-    /// The snapshots show the runs as they are now.
-    present: bool,
 }
 
 struct Run<'a> {
@@ -44,6 +42,8 @@ struct Run<'a> {
     last: &'a Change,
     /// As it is now, where that is known, else as its last change left it.
     snapshot: &'a Snapshot,
+    /// The snapshot shows it as it is now.
+    present: bool,
     tone: Tone,
 }
 
@@ -63,23 +63,22 @@ impl<'a> Digest<'a> {
                     (run.last, run.snapshot) = (change, &change.run);
                 }
                 None => {
-                    let (snapshot, tone) = (&change.run, Tone::Progress);
-                    runs.push(Run { changes: vec![change], last: change, snapshot, tone });
+                    let (snapshot, present, tone) = (&change.run, why == Folding::Rate, Tone::Progress);
+                    runs.push(Run { changes: vec![change], last: change, snapshot, present, tone });
                 }
             }
         }
-        let mut present_known = false;
         if let ([run], Some(snapshot)) = (runs.as_mut_slice(), present)
             && snapshot.id == run.snapshot.id
         {
-            run.snapshot = snapshot;
-            present_known = true;
+            (run.snapshot, run.present) = (snapshot, true);
         }
-        runs.iter_mut().for_each(|run| run.tone = run.tone());
+        for run in &mut runs {
+            run.present |= run.snapshot.status.is_terminal() || run.is_lost();
+            run.tone = run.tone();
+        }
         runs.sort_by_key(|run| BY_URGENCY.iter().position(|tone| *tone == run.tone));
-        let ended = |run: &Run<'_>| run.snapshot.status.is_terminal() || run.is_lost();
-        let present = present_known || runs.iter().all(ended);
-        Digest { runs, why, present }
+        Digest { runs, why }
     }
 
     /// That of the run that most needs somebody.
@@ -124,7 +123,7 @@ impl<'a> Digest<'a> {
             url_label: if url.is_empty() { String::new() } else { words.open.to_owned() },
             url,
             late: Some(self.why == Folding::Late),
-            present: Some(self.present),
+            present: Some(self.runs.iter().all(|run| run.present)),
             state: Some(state(self.tone())),
             state_word: Some(words.tone(self.tone()).to_owned()),
             count: Some(self.changes().count()),
@@ -238,6 +237,7 @@ impl Run<'_> {
         let error = self.error().filter(|_| size.title.is_some_and(|most| most > 16));
         json!({
             "symbol": self.tone.symbol(),
+            "present": self.present,
             "state": state(self.tone),
             "state_word": self.state_word(view, size),
             "id": run.id.as_str(),

@@ -79,7 +79,7 @@ const ZH_CN: Words = Words {
     fail: "失败",
     termination: "终止",
     cancel: "取消",
-    started: "开始",
+    started: "已开始",
     waits: "等待人工执行",
     run: "发布",
     waiting: "等待人工执行",
