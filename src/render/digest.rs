@@ -17,7 +17,7 @@ pub(super) struct Size {
     code: usize,
 }
 
-/// From roomy to tight; the last one fits every platform whatever the texts are.
+/// From roomy to tight. The last one fits every platform whatever the texts are: an escape takes five units at most.
 pub(super) const SIZES: [Size; 6] = [
     Size { title: Some(60), code: 60 },
     Size { title: Some(30), code: 30 },

@@ -444,8 +444,7 @@ fn the_release_set_says_the_rest_like_everybody() {
 }
 
 /// As many changes as one message tells, of runs that everybody in the world may name.
-fn crowd(texts: &[String; 6], runs: usize, why: Folding, unseen: bool) -> Draft {
-    let samples = Renderer::samples();
+fn crowd(samples: &[Change], texts: &[String; 6], runs: usize, why: Folding, unseen: bool) -> Draft {
     let mut changes = Vec::new();
     for (n, sample) in samples.iter().cycle().take(MOST_FOLDED).enumerate() {
         let mut texts = texts.clone();
@@ -461,6 +460,44 @@ fn crowd(texts: &[String; 6], runs: usize, why: Folding, unseen: bool) -> Draft 
     }
     changes.sort_by_key(|change| change.run.id.clone());
     Draft { repeated: true, ..Draft::of(Uuid::nil(), Content::Digest { changes, why }) }
+}
+
+/// Every platform shows all of a digest: each run, each change, each time, and the last line.
+fn arrives_whole(draft: &Draft, timezone: &str, locale: &str) {
+    let Content::Digest { changes, .. } = &draft.content else { unreachable!() };
+    for dialect in channels::DIALECTS.into_iter().filter(|dialect| dialect.limit < usize::MAX) {
+        let reader = Reader { timezone, ..reader(dialect.kind, locale) };
+        let Rendered { message, fell_back } = real().render(draft, &reader, later(0));
+        assert!(!fell_back, "{} {locale} has no template for it", dialect.kind);
+        let shown = posted(dialect.kind, &message);
+        let label = format!("{} {locale}: {shown}", dialect.kind);
+        let last = (dialect.escape)("#00000000");
+        assert!(shown.trim_end_matches("callboard").trim_end().ends_with(&last), "it is cut: {label}");
+        for change in changes {
+            let id = (dialect.escape)(change.run.id.short());
+            assert!(shown.contains(&id), "{id} is not named: {label}");
+            if let ChangeKind::StageChanged { stage, .. } | ChangeKind::Waiting { stage, .. } = &change.kind {
+                let code = &stage[..3];
+                assert!(shown.contains(code), "{code} is not named: {label}");
+            }
+        }
+        assert!(shown.matches("10-20").count() >= changes.len(), "each has its time: {label}");
+    }
+}
+
+#[test]
+fn a_digest_of_the_longest_texts_in_their_longest_escapes_arrives_whole() {
+    // The status is one that nobody documented, so it is as long as they like.
+    let paused = stage_sample(&Status::Unknown("Suspended".to_owned()));
+    for text in [">", "&", "\\", "_", "\"", "😀", "数"] {
+        let texts = std::array::from_fn(|_| text.repeat(10_000));
+        for runs in [1, 2, MOST_FOLDED / 2, MOST_FOLDED] {
+            for (why, timezone) in [(Folding::Rate, "America/New_York"), (Folding::Late, "Asia/Shanghai")] {
+                let draft = crowd(std::slice::from_ref(&paused), &texts, runs, why, true);
+                LOCALES.iter().for_each(|locale| arrives_whole(&draft, timezone, locale));
+            }
+        }
+    }
 }
 
 /// What a platform gets to show of the body.
@@ -490,27 +527,9 @@ proptest! {
         other_summer_time in any::<bool>(),
         locale in prop::sample::select(LOCALES.to_vec()),
     ) {
-        let draft = crowd(&texts, runs, if late { Folding::Late } else { Folding::Rate }, unseen);
-        let Content::Digest { changes, .. } = &draft.content else { unreachable!() };
+        let draft = crowd(&Renderer::samples(), &texts, runs, if late { Folding::Late } else { Folding::Rate }, unseen);
         let timezone = if other_summer_time { "America/New_York" } else { "Asia/Shanghai" };
-        for dialect in channels::DIALECTS.into_iter().filter(|dialect| dialect.limit < usize::MAX) {
-            let reader = Reader { timezone, ..reader(dialect.kind, locale) };
-            let Rendered { message, fell_back } = real().render(&draft, &reader, later(0));
-            prop_assert!(!fell_back, "{} {locale} has a template for it", dialect.kind);
-            let shown = posted(dialect.kind, &message);
-            let label = format!("{} {locale}: {shown}", dialect.kind);
-            let last = (dialect.escape)("#00000000");
-            prop_assert!(shown.trim_end_matches("callboard").trim_end().ends_with(&last), "it is cut: {label}");
-            for change in changes {
-                let id = (dialect.escape)(change.run.id.short());
-                prop_assert!(shown.contains(&id), "{id} is not named: {label}");
-                if let ChangeKind::StageChanged { stage, .. } | ChangeKind::Waiting { stage, .. } = &change.kind {
-                    let code = &stage[..3];
-                    prop_assert!(shown.contains(code), "{code} is not named: {label}");
-                }
-            }
-            prop_assert!(shown.matches("10-20").count() >= changes.len(), "each has its time: {label}");
-        }
+        arrives_whole(&draft, timezone, locale);
     }
 
     #[test]
@@ -521,7 +540,7 @@ proptest! {
         let long = format!("mine\n\n{}{{{{#each runs}}}}{{{{title}}}}{{{{/each}}}}", "x".repeat(11_000));
         let folder = folder(&[("digest.hbs", &long)]);
         let (renderer, _) = Renderer::load(&Settings { folder: Some(folder.path().to_owned()) }, &channels::DIALECTS);
-        let draft = crowd(&texts, runs, Folding::Rate, true);
+        let draft = crowd(&Renderer::samples(), &texts, runs, Folding::Rate, true);
         for kind in ["discord", "slack-webhook", "dingtalk"] {
             let Rendered { message, fell_back } = renderer.render(&draft, &reader(kind, "en"), later(0));
             prop_assert!(fell_back);
