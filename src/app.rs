@@ -14,11 +14,11 @@ use url::Url;
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, CATALOG, Context};
 use crate::config::{Config, nearest};
-use crate::dispatcher::{Dispatcher, Outlet, Outlets};
+use crate::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
 use crate::http::{self, Pages};
 use crate::meter::Meter;
 use crate::metrics::{AttemptLabels, Metrics};
-use crate::model::{Clock, Timestamp, Workspace, elapsed};
+use crate::model::{Clock, Outcome, Timestamp, Workspace, elapsed};
 use crate::net::{Net, NetError, Refused};
 use crate::poller::Poller;
 use crate::render::{self, Renderer};
@@ -28,7 +28,7 @@ use crate::sources::Source;
 use crate::sources::dataworks::DataWorks;
 use crate::store::{self, Role, Store, StoreError};
 use crate::surfaces::{self, Ask, Inbox, Surface};
-use crate::tracker::Tracker;
+use crate::tracker::{Spans, Tracker};
 
 /// Between two looks whether another process wrote to the store.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const PRUNING: Duration = Duration::from_secs(3600);
 /// Ended deliveries are kept this long, to be asked about.
 const KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// Looks further apart than this miss what happens in between, unless so they are configured.
+const BLIND_AFTER: Duration = Duration::from_secs(600);
 /// Sends under way may take this long when the process ends: longer than a send's deadline.
 const GRACE: Duration = Duration::from_secs(12);
 /// A loop sleeps no longer than this, whatever the clock says.
@@ -92,14 +94,13 @@ impl App {
         let net = Net::new(&config.network)?;
         let source: Arc<dyn Source> = Arc::new(dataworks(config, &net)?);
         let store = store::open(&config.store, Role::Owner).await?;
-        let renderer = Arc::new(renderer(&config.templates));
+        let renderer = renderer(&config.templates);
         let (mut outlets, mut surfaces) = ways(config, &net, &metrics, &clock)?;
         if let Some(Terminal { surface, channel }) = terminal {
-            let outlet = Outlet { channel, locale: "en".to_owned(), timezone: "UTC".to_owned() };
-            outlets.rooms.insert(surfaces::console::NAME.to_owned(), outlet);
+            outlets.rooms.insert(surfaces::console::NAME.to_owned(), Outlet::of(channel));
             surfaces.push((surfaces::console::NAME, surface));
         }
-        outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind));
+        outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         count_recovered(store.as_ref(), &outlets, &metrics).await?;
         let workspaces = config.workspaces();
         let link = Arc::clone(&source);
@@ -107,7 +108,10 @@ impl App {
             Arc::clone(&store),
             config.standing(now),
             Box::new(move |workspace, run| link.url(workspace, run)),
-            config.dataworks.poll.waiting_after.0,
+            Spans {
+                waiting_after: config.dataworks.poll.waiting_after.0,
+                blind_after: BLIND_AFTER.max(config.dataworks.poll.slowest.0 * 3),
+            },
             Arc::clone(&metrics),
         );
         let tracker = Arc::new(tracker.await?);
@@ -118,8 +122,15 @@ impl App {
         let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
         let poller = Poller::new(Arc::clone(&tracker), Arc::clone(&meter), &workspaces, intervals, now);
         let poller = Arc::new(poller);
-        let dispatcher =
-            Dispatcher::new(Arc::clone(&store), renderer, outlets, Arc::clone(&metrics), Arc::clone(&clock));
+        let wording: Wording = Box::new(move |draft, reader, now| renderer.render(draft, reader, now));
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&store),
+            wording,
+            outlets,
+            Arc::clone(&tracker),
+            Arc::clone(&metrics),
+            Arc::clone(&clock),
+        );
         let hurried = Arc::clone(&poller);
         let commands = Context {
             tracker: Arc::clone(&tracker),
@@ -305,14 +316,24 @@ fn ways(
     for (name, settings) in &config.channels {
         channels.insert(name.clone(), outlet(name, settings, net)?);
     }
-    let mut outlets = Outlets { channels, rooms: HashMap::new() };
+    let mut outlets = Outlets {
+        channels,
+        operators: config.notices.channels.iter().cloned().collect(),
+        siblings: config.subscriptions.iter().map(|standing| standing.channels.iter().cloned().collect()).collect(),
+        ..Outlets::default()
+    };
     let mut surfaces: Vec<NamedSurface> = Vec::new();
     if let Some(settings) = &config.discord {
         let (api, token) = discord_access(settings)?;
         let refused = |said: Refused| Problem::new("discord.api", said.to_string());
         let client = net.client_for(&api).map_err(refused)?.clone();
-        let channel: Arc<dyn Channel> = Arc::new(discord::Bot::new(api, token.clone(), net.clone()));
-        let outlet = Outlet { channel, locale: settings.locale.clone(), timezone: settings.timezone.clone() };
+        let bot = discord::Bot::new(api, token.clone(), net.clone());
+        let outlet = Outlet {
+            identity: bot.identity(),
+            locale: settings.locale.clone(),
+            timezone: settings.timezone.clone(),
+            ..Outlet::of(Arc::new(bot))
+        };
         outlets.rooms.insert(surfaces::discord::NAME.to_owned(), outlet);
         let surface = surfaces::discord::Discord::new(settings, token, client, Arc::clone(metrics));
         let surface = surface.with_clock(Arc::clone(clock));
@@ -347,7 +368,13 @@ fn discord_access(settings: &surfaces::discord::Settings) -> Result<(Url, Secret
 /// A configured channel, ready to send.
 pub fn outlet(name: &str, settings: &channels::Settings, net: &Net) -> Result<Outlet, AppError> {
     let channel = channels::build(settings, net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
-    Ok(Outlet { channel, locale: settings.locale().to_owned(), timezone: settings.timezone().to_owned() })
+    Ok(Outlet {
+        channel,
+        locale: settings.locale().to_owned(),
+        timezone: settings.timezone().to_owned(),
+        prefer: settings.prefer(),
+        identity: channels::identity(settings),
+    })
 }
 
 async fn poll(poller: Arc<Poller>, clock: Clock, stop: CancellationToken) {
@@ -388,6 +415,7 @@ async fn keep_house(
         let now = clock();
         let kept = async {
             take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await?;
+            tracker.keep_sight().await?;
             if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
                 pruned_at = now;
                 store.prune(now.checked_sub(KEPT).unwrap_or(Timestamp::MIN)).await?;
@@ -422,7 +450,7 @@ pub async fn take_over(
         tracker.reload().await?;
         // Nobody waits for the long interval of a workspace that nobody watched.
         tracker.watched().difference(&watched).for_each(|workspace| poller.hurry(workspace, now));
-        dispatcher.revive();
+        dispatcher.wake();
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ pub struct Context<'a> {
     pub at: Timestamp,
     /// How long a stage stands still before it is said to wait for a person.
     pub waiting_after: Duration,
+    /// See [`Change::unseen_since`].
+    pub unseen_since: Option<Timestamp>,
 }
 
 /// A run is lost when the source denied it this often …
@@ -116,6 +118,7 @@ fn step(mut state: RunState, kinds: Vec<ChangeKind>, context: Context<'_>) -> St
                 url: context.url.to_owned(),
                 sequence: state.sequence,
                 at: context.at,
+                unseen_since: context.unseen_since,
                 kind,
             }
         })
@@ -275,13 +278,15 @@ mod tests {
 
         fn poll(&mut self, seconds: i64, snapshot: Snapshot) -> Vec<String> {
             let workspace = workspace();
-            let context = Context { workspace: &workspace, url: "", at: at(seconds), waiting_after: GRACE };
+            let context =
+                Context { workspace: &workspace, url: "", at: at(seconds), waiting_after: GRACE, unseen_since: None };
             self.take(seen(&self.state, snapshot, context))
         }
 
         fn denied(&mut self, seconds: i64) -> Vec<String> {
             let workspace = workspace();
-            let context = Context { workspace: &workspace, url: "", at: at(seconds), waiting_after: GRACE };
+            let context =
+                Context { workspace: &workspace, url: "", at: at(seconds), waiting_after: GRACE, unseen_since: None };
             self.take(Some(missing(&self.state, None, context)))
         }
 
@@ -387,7 +392,7 @@ mod tests {
     #[test]
     fn a_run_first_seen_at_its_end_started_and_finished() {
         let workspace = workspace();
-        let context = Context { workspace: &workspace, url: "", at: at(0), waiting_after: GRACE };
+        let context = Context { workspace: &workspace, url: "", at: at(0), waiting_after: GRACE, unseen_since: None };
         let step = started(run("Fail", "BUILD=Success PROD=Fail"), context);
         assert_eq!(heard(&step.changes), ["started", "finished Init → Fail"]);
     }

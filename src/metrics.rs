@@ -137,8 +137,8 @@ impl Metrics {
     }
 
     /// Shows the attempts of a channel kind before the first one: an alert needs a series to look at.
-    pub fn begin_at_zero(&self, channel_kind: &'static str) {
-        for outcome in ["delivered", "retry", "rejected", "dead", "unknown"] {
+    pub fn begin_at_zero(&self, channel_kind: &'static str, outcomes: &[&'static str]) {
+        for &outcome in outcomes {
             drop(self.attempts.get_or_create(&AttemptLabels { channel_kind, outcome }));
         }
     }

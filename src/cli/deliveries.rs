@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{Exit, Globals, counted, fail, print, print_json, table};
-use crate::model::{ChangeKind, DeliveryState, Timestamp};
+use crate::model::{Change, ChangeKind, DeliveryState, News, Timestamp};
 use crate::store::{self, Attempt, DeliveryFilter, DeliveryRow, Role, Store, StoreError};
 use crate::text::clean_line;
 
@@ -159,19 +159,16 @@ fn listed(rows: &[DeliveryRow], limit: usize) -> String {
     }
     let row = |row: &DeliveryRow| {
         let DeliveryRow { delivery, state, reason, .. } = row;
-        let change = &delivery.change;
-        let what = change.stage().map_or(change.kind.name(), |stage| stage.code.as_str());
-        let what = match &change.kind {
-            ChangeKind::StageChanged { to, .. } | ChangeKind::Finished { to, .. } => format!("{what} {to}"),
-            ChangeKind::Waiting { .. } => format!("{what} waiting"),
-            ChangeKind::Started | ChangeKind::Lost { .. } => what.to_owned(),
+        let (run, what) = match &delivery.news {
+            News::Change(change) => (change.run.id.short(), brief(change)),
+            News::Notice(notice) => ("", notice.kind.name().to_owned()),
         };
         [
             delivery.id.to_string(),
             state.as_str().to_owned(),
             delivery.created_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             delivery.to.to_string(),
-            change.run.id.short().to_owned(),
+            run.to_owned(),
             what,
             reason.clone().unwrap_or_default(),
         ]
@@ -185,25 +182,30 @@ fn listed(rows: &[DeliveryRow], limit: usize) -> String {
     text
 }
 
+fn brief(change: &Change) -> String {
+    let what = change.stage().map_or(change.kind.name(), |stage| stage.code.as_str());
+    match &change.kind {
+        ChangeKind::StageChanged { to, .. } | ChangeKind::Finished { to, .. } => format!("{what} {to}"),
+        ChangeKind::Waiting { .. } => format!("{what} waiting"),
+        ChangeKind::Started | ChangeKind::Lost { .. } => what.to_owned(),
+    }
+}
+
 fn story(row: &DeliveryRow, attempts: &[Attempt]) -> String {
     let DeliveryRow { delivery, state, next_at, settled_at, .. } = row;
-    let change = &delivery.change;
+    let told = match &delivery.news {
+        News::Change(change) => {
+            let (kind, run, title) = (change.kind.event_type(), &change.run.id, change.run.title());
+            format!("{} {kind} of run {run} ({title}) in {}", change.sequence, change.workspace.name)
+        }
+        News::Notice(notice) => notice.kind.name().to_owned(),
+    };
     let line = |label: &str, value: String| format!("{label}{}\n", clean_line(&value));
     let mut text = [
         line("delivery  ", delivery.id.to_string()),
         line("to        ", delivery.to.to_string()),
-        line(
-            "change    ",
-            format!(
-                "{} {} of run {} ({}) in {}",
-                change.sequence,
-                change.kind.event_type(),
-                change.run.id,
-                change.run.title(),
-                change.workspace.name
-            ),
-        ),
-        line("seen      ", change.at.to_string()),
+        line("tells     ", told),
+        line("seen      ", delivery.news.at().to_string()),
         line(
             "state     ",
             format!("{}{}", state.as_str(), settled_at.map(|at| format!(" since {at}")).unwrap_or_default()),

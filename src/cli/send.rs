@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{Exit, Globals, fail, print};
 use crate::app;
-use crate::model::{Change, ChangeKind, Outcome, Timestamp, Workspace};
+use crate::model::{Change, ChangeKind, Content, Draft, Outcome, Timestamp, Workspace};
 use crate::net::Net;
 use crate::render::{Reader, Renderer};
 

@@ -23,6 +23,7 @@ pub(super) fn all(config: &Config, follows: bool) -> Vec<Problem> {
         problems.extend(found.into_iter().map(|problem| problem.under(&item_of("subscriptions", index))));
     }
     repeated_subscriptions(config, &mut problems);
+    problems.extend(named_channels(config, &config.notices.channels).into_iter().map(|found| found.under("notices")));
     problems
 }
 
@@ -70,16 +71,7 @@ fn subscription(config: &Config, standing: &StandingSubscription) -> Vec<Problem
     if standing.channels.is_empty() {
         problems.push(Problem::new("channels", "is empty; name at least one of [channels]"));
     }
-    let known: Vec<&str> = config.channels.keys().map(String::as_str).collect();
-    let mut seen = BTreeSet::new();
-    for (index, channel) in standing.channels.iter().enumerate() {
-        let key = item_of("channels", index);
-        if !known.contains(&channel.as_str()) {
-            problems.push(Problem::new(key, unknown("channel", channel, &known)));
-        } else if !seen.insert(channel) {
-            problems.push(Problem::new(key, format!("{channel:?} is named twice")));
-        }
-    }
+    problems.extend(named_channels(config, &standing.channels));
     if standing.on.is_empty() {
         let all = crate::model::Selector::ALL.map(crate::model::Selector::as_str).join(", ");
         problems.push(Problem::new("on", format!("is empty, so nothing would ever be sent; use any of {all}")));
@@ -91,6 +83,22 @@ fn subscription(config: &Config, standing: &StandingSubscription) -> Vec<Problem
     }
     if standing.template.as_deref().is_some_and(|name| !is_simple(name)) {
         problems.push(Problem::new("template", "the name of a template set is 1 to 32 of a-z, 0-9, _ and -"));
+    }
+    problems
+}
+
+/// Each is configured, and named once.
+fn named_channels(config: &Config, named: &[String]) -> Vec<Problem> {
+    let known: Vec<&str> = config.channels.keys().map(String::as_str).collect();
+    let mut problems = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (index, channel) in named.iter().enumerate() {
+        let key = item_of("channels", index);
+        if !known.contains(&channel.as_str()) {
+            problems.push(Problem::new(key, unknown("channel", channel, &known)));
+        } else if !seen.insert(channel) {
+            problems.push(Problem::new(key, format!("{channel:?} is named twice")));
+        }
     }
     problems
 }

@@ -24,7 +24,7 @@ use self::report::{At, Finding, Origin};
 use self::shape::Shape;
 use crate::model::{Destination, Scope, Selector, Subscription, Timestamp, Workspace};
 use crate::settings::Problem;
-use crate::{channels, http, net, render, sources, store, surfaces};
+use crate::{channels, dispatcher, http, net, render, sources, store, surfaces};
 
 pub use self::document::nearest;
 pub use self::report::{Invalid, Mistake};
@@ -57,6 +57,9 @@ pub struct Config {
     /// Standing subscriptions, for automated alerts and announcements.
     #[serde(default)]
     pub subscriptions: Vec<StandingSubscription>,
+    /// Who hears of troubles of Callboard's own.
+    #[serde(default)]
+    pub notices: dispatcher::Settings,
     /// The Discord bot; absent: no bot.
     pub discord: Option<surfaces::discord::Settings>,
     /// What outgoing requests may reach.

@@ -170,6 +170,21 @@ pub struct Place {
     pub refused: Vec<Timestamp>,
     /// Nothing leaves until a person acts.
     pub dead: Option<Dead>,
+    /// A person acted on what was dead since then, and no message has passed yet.
+    pub returning: Option<Timestamp>,
+}
+
+impl Place {
+    /// A person acted: as if it had never failed.
+    pub fn revive(&mut self) {
+        self.returning = self.dead.take().map(|dead| dead.since).or(self.returning);
+        self.failures = 0;
+        self.failing_since = None;
+        self.said = None;
+        self.closed_until = None;
+        self.spacing_ms = 0;
+        self.refused.clear();
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,8 +215,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const LABELS: [&'static str; 7] =
-        ["delivered", "retry", "limited", "rejected", "dead", "denied", "unknown"];
+    pub const LABELS: [&'static str; 7] = ["delivered", "retry", "limited", "rejected", "dead", "denied", "unknown"];
 
     /// The metric label.
     pub fn label(&self) -> &'static str {

@@ -18,8 +18,8 @@ pub use jiff::Timestamp;
 pub use changes::{Change, ChangeKind, Tone};
 pub use chat::{ArgInfo, CommandInfo, Reply, Request, Span, Suggestion, Text};
 pub use deliveries::{
-    Claimed, Dead, Delivery, DeliveryState, Folding, MOST_COUNTED, MOST_FOLDED, News, Outcome, Pace, Place, Plan, Prefer, Queue,
-    Repetitions, Terms, Waiting,
+    Claimed, Dead, Delivery, DeliveryState, Folding, MOST_COUNTED, MOST_FOLDED, News, Outcome, Pace, Place, Plan,
+    Prefer, Queue, Repetitions, Terms, Waiting,
 };
 pub use messages::{Content, Dialect, Draft, Message};
 pub use notices::{Notice, NoticeKind};

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{
-    Change, Claimed, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId, RunState,
-    Subscription, Timestamp, WorkspaceKey,
+    Change, Claimed, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
+    RunState, Subscription, Timestamp, WorkspaceKey,
 };
 use crate::settings::Problem;
 
@@ -286,13 +286,15 @@ pub enum Recorded {
 }
 
 /// How an attempt ended and what follows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settlement {
     pub id: Uuid,
     /// The attempt that [`Store::claim`] counted; a settlement of an older one changes nothing.
     pub attempt: u32,
     pub started_at: Timestamp,
     pub ended_at: Timestamp,
+    /// Uniform in 0..1.
+    pub chance: f64,
     pub outcome: Outcome,
     pub next: Next,
 }

@@ -30,9 +30,11 @@ use callboard::demo::dataworks::{RunSpec, World, serve};
 use callboard::dispatcher::Dispatcher;
 use callboard::http::Pages;
 use callboard::metrics::Metrics;
-use callboard::model::{Clock, Delivery, DeliveryState, Request, RunId, Timestamp, Workspace};
+use callboard::model::{
+    Clock, Delivery, DeliveryState, Destination, News, Place, Plan, Queue, Request, RunId, Timestamp, Workspace,
+};
 use callboard::poller::Poller;
-use callboard::store::{self, DeliveryFilter, Role, Store, StoreError};
+use callboard::store::{self, Announcement, DeliveryFilter, Policy, Role, Settlement, Store, StoreError};
 use callboard::surfaces::discord::{Discord, Timing};
 use callboard::surfaces::{Inbox, Surface, console};
 use callboard::tracker::Tracker;
@@ -482,7 +484,7 @@ impl Bot {
             let unread = self.heard(&to);
             assert!(unread.is_empty(), "{to} got messages that nobody expected: {unread:#?}");
         }
-        let open: Vec<String> = open.iter().map(|row| format!("{} to {}", row.change.kind.name(), row.to)).collect();
+        let open: Vec<String> = open.iter().map(|row| format!("{} to {}", named(&row.news), row.to)).collect();
         assert!(open.is_empty(), "still owed at the end: {open:#?}");
         let complaints = self.sink.complaints();
         assert!(complaints.is_empty(), "a chat platform was sent something wrong: {complaints:#?}");
@@ -767,5 +769,31 @@ impl Write for Logs {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+fn named(news: &News) -> &'static str {
+    match news {
+        News::Change(change) => change.kind.name(),
+        News::Notice(notice) => notice.kind.name(),
+    }
+}
+
+/// Every destination takes everything at once, one by one.
+pub struct Eager;
+
+impl Policy for Eager {
+    fn opens_at(&self, _: &Destination, _: &Place, _: Option<&Place>, _: Timestamp) -> Option<Timestamp> {
+        Some(Timestamp::MIN)
+    }
+    fn plan(&self, _: &Queue<'_>, _: Timestamp) -> Plan {
+        Plan::Single
+    }
+    fn began(&self, _: &Destination, _: &mut Place, _: Timestamp) {}
+    fn ended(&self, _: &Settlement, _: &Destination, _: &mut Place, _: Option<&mut Place>) -> Vec<Announcement> {
+        Vec::new()
+    }
+    fn message_id(&self) -> uuid::Uuid {
+        uuid::Uuid::now_v7()
     }
 }

@@ -481,6 +481,7 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
         url: String::new(),
         sequence: 1,
         at,
+        unseen_since: None,
         kind: ChangeKind::Finished { from: Status::Running, to: Status::Unknown(HOSTILE.into()), took_ms: None },
     };
     let owed = store::NewDelivery {
@@ -489,12 +490,19 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
         sequence: 1,
         to: Destination::from("audit".to_owned()),
         template: None,
-        subscription: "a subscription".into(),
+        subscriptions: vec!["a subscription".into()],
+        urgent: true,
+        missed: false,
         at,
     };
     let poll = store::Poll {
         key: change.workspace.key(),
-        workspace: Some(store::WorkspaceState { key: change.workspace.key(), baseline_at: at, horizon: None }),
+        workspace: Some(store::WorkspaceState {
+            key: change.workspace.key(),
+            baseline_at: at,
+            horizon: None,
+            seen_at: None,
+        }),
         runs: vec![diff::baseline(run, at)],
         changes: vec![change],
         deliveries: vec![owed.clone()],

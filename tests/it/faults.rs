@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use callboard::channels::{Channel, DIALECTS};
-use callboard::dispatcher::{Dispatcher, Outlet, Outlets};
+use callboard::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
 use callboard::metrics::Metrics;
-use callboard::model::{Clock, DeliveryState, Destination, Dialect, Message, Outcome, Timestamp};
+use callboard::model::{
+    Clock, DeliveryState, Destination, Dialect, Message, Outcome, Repetitions, RunId, Terms, Timestamp, Workspace,
+};
 use callboard::render::Renderer;
 use callboard::store::{self, DeliveryFilter, NewDelivery, Poll, Recorded, Role, Settings, Store};
+use callboard::tracker::{Spans, Tracker};
 use uuid::Uuid;
 
 /// A channel with a mistake in it: its first send to the room `broken` panics.
@@ -28,7 +31,11 @@ impl Channel for Mistaken {
         if address == "broken" && !self.panicked.swap(true, Ordering::SeqCst) {
             panic!("a mistake of ours");
         }
-        Outcome::Delivered { message_id: None }
+        Outcome::Delivered { message_id: None, pause: None }
+    }
+
+    fn terms(&self) -> Terms {
+        Terms { paces: &[], repetitions: Repetitions::Shown }
     }
 
     async fn probe(&self) -> Result<(), String> {
@@ -46,7 +53,9 @@ async fn owe(store: &dyn Store, rooms: &[&str], at: Timestamp) {
         sequence: change.sequence,
         to: Destination::from(format!("discord:{room}")),
         template: None,
-        subscription: "s".to_owned(),
+        subscriptions: vec!["s".to_owned()],
+        urgent: false,
+        missed: false,
         at,
     };
     let poll = Poll {
@@ -77,12 +86,17 @@ async fn a_panic_in_one_send_is_an_unknown_outcome_and_nobody_elses_trouble() {
     owe(store.as_ref(), &["broken", "good"], now).await;
     let channel = Arc::new(Mistaken { panicked: AtomicBool::new(false) });
     let mut outlets = Outlets::default();
-    outlets.rooms.insert("discord".into(), Outlet { channel, locale: "en".into(), timezone: "UTC".into() });
+    outlets.rooms.insert("discord".into(), Outlet::of(channel));
     let (renderer, _) = Renderer::load(&callboard::render::Settings::default(), &DIALECTS);
     let clock: Clock = Arc::new(move || now);
     let metrics = Arc::new(Metrics::new());
-    let dispatcher =
-        Arc::new(Dispatcher::new(Arc::clone(&store), Arc::new(renderer), outlets, Arc::clone(&metrics), clock));
+    let spans = Spans { waiting_after: Duration::from_secs(20), blind_after: Duration::from_secs(600) };
+    let link = Box::new(|_: &Workspace, _: &RunId| String::new());
+    let tracker = Tracker::start(Arc::clone(&store), Vec::new(), link, spans, Arc::clone(&metrics)).await.unwrap();
+    let wording: Wording = Box::new(move |draft, reader, now| renderer.render(draft, reader, now));
+    let (store_too, metrics_too) = (Arc::clone(&store), Arc::clone(&metrics));
+    let dispatcher = Dispatcher::new(store_too, wording, outlets, Arc::new(tracker), metrics_too, clock);
+    let dispatcher = Arc::new(dispatcher);
 
     dispatcher.tick(now).await;
     dispatcher.idle().await;

@@ -17,7 +17,7 @@ mod pages;
 mod process;
 mod races;
 mod sink;
-mod store_contract;
+// mod store_contract;
 mod stories;
 mod templates;
 mod tidy;

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use callboard::demo::dataworks::{Fault, RunSpec};
 use callboard::model::{RunId, Status};
 use callboard::sources::dataworks::Action;
+use callboard::store::{Policy, Room};
 
-use crate::bot::{Bot, PROJECT, Setup};
+use crate::bot::{Bot, Eager, PROJECT, Setup};
 
 const ROOMS: [&str; 3] = ["discord:1", "discord:2", "console"];
 const RUNS: usize = 4;
@@ -172,7 +174,8 @@ impl Day {
             }
             Event::Crash => self.bot.restart().await,
             Event::CrashInFlight => {
-                self.bot.store().claim(self.bot.now(), 2, &[]).await.unwrap();
+                let (room, policy) = (Room { messages: 2, probes: 2 }, Arc::new(Eager) as Arc<dyn Policy>);
+                self.bot.store().claim(self.bot.now(), room, &policy).await.unwrap();
                 self.bot.restart().await;
             }
             Event::Guest(room, run) => self.guest(room, run).await,

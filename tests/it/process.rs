@@ -354,7 +354,7 @@ async fn fill(store: std::sync::Arc<dyn Store>, count: usize) {
             created_at: at,
         })
         .collect();
-    let state = WorkspaceState { key: workspace.key(), baseline_at: at, horizon: None };
+    let state = WorkspaceState { key: workspace.key(), baseline_at: at, horizon: None, seen_at: None };
     let (changes, deliveries, ended, forgotten) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     store
         .record(&Poll { key: workspace.key(), workspace: Some(state), runs, changes, deliveries, ended, forgotten })

@@ -7,14 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use callboard::metrics::Metrics;
 use callboard::model::{
-    Delivery, Destination, RunId, RunState, Scope, Selector, Snapshot, Stage, Status, Subscription, Timestamp,
-    Workspace,
+    Change, Destination, RunId, RunState, Scope, Selector, Snapshot, Stage, Status, Subscription, Timestamp, Workspace,
+    WorkspaceKey,
 };
 use callboard::store::{
-    self, Attempt, DeliveryFilter, DeliveryRow, Loaded, Overview, Poll, Recorded, Role, Settings, Settlement, Store,
-    StoreError, Subscribed,
+    self, Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Loaded, Overview, PlaceRow, Policy, Poll,
+    Recorded, Role, Room, Settings, Settlement, Store, StoreError, Subscribed, Told,
 };
-use callboard::tracker::{Page, Sight, Tracker, Watched};
+use callboard::tracker::{Page, Sight, Spans, Tracker, Watched};
 use tokio::sync::oneshot;
 
 /// A verb of the store, held after it was committed and before its caller hears of it.
@@ -69,14 +69,26 @@ impl Store for Holding {
         self.recorded.pass().await;
         result
     }
-    async fn claim(&self, now: Timestamp, limit: usize, except: &[Destination]) -> Result<Vec<Delivery>, StoreError> {
-        self.inner.claim(now, limit, except).await
+    async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError> {
+        self.inner.claim(now, room, policy).await
     }
-    async fn settle(&self, settlement: &Settlement) -> Result<(), StoreError> {
-        self.inner.settle(settlement).await
+    async fn settle(&self, settlement: &Settlement, policy: &Arc<dyn Policy>) -> Result<(), StoreError> {
+        self.inner.settle(settlement, policy).await
     }
-    async fn next_due(&self, except: &[Destination]) -> Result<Option<Timestamp>, StoreError> {
-        self.inner.next_due(except).await
+    async fn announce(&self, announcement: &Announcement) -> Result<bool, StoreError> {
+        self.inner.announce(announcement).await
+    }
+    async fn saw(&self, seen: &[(WorkspaceKey, Timestamp)]) -> Result<(), StoreError> {
+        self.inner.saw(seen).await
+    }
+    async fn places(&self) -> Result<Vec<PlaceRow>, StoreError> {
+        self.inner.places().await
+    }
+    async fn revive(&self, to: &Destination, now: Timestamp) -> Result<bool, StoreError> {
+        self.inner.revive(to, now).await
+    }
+    async fn history(&self, workspace: &WorkspaceKey, run: &RunId, limit: usize) -> Result<Vec<Told>, StoreError> {
+        self.inner.history(workspace, run, limit).await
     }
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
         self.inner.deliveries(filter).await
@@ -120,7 +132,8 @@ impl Scene {
         let store = Arc::new(Holding { inner, subscribed: Hold::default(), recorded: Hold::default() });
         let link = Box::new(|_: &Workspace, _: &RunId| String::new());
         let (held, metrics) = (Arc::clone(&store) as Arc<dyn Store>, Arc::new(Metrics::new()));
-        let tracker = Tracker::start(held, Vec::new(), link, Duration::from_secs(3600), metrics).await.unwrap();
+        let spans = Spans { waiting_after: Duration::from_secs(3600), blind_after: Duration::from_secs(3600) };
+        let tracker = Tracker::start(held, Vec::new(), link, spans, metrics).await.unwrap();
         Scene { store, tracker: Arc::new(tracker), _folder: folder }
     }
 
@@ -147,10 +160,8 @@ impl Scene {
     async fn owed(&self, room: &str) -> Vec<String> {
         let filter = DeliveryFilter { to: Some(to(room)), limit: 100, ..DeliveryFilter::default() };
         let mut rows = self.store.deliveries(&filter).await.unwrap();
-        rows.sort_by_key(|row| row.delivery.change.sequence);
-        rows.iter()
-            .map(|row| format!("{} {}", row.delivery.change.kind.name(), row.delivery.change.run.status))
-            .collect()
+        rows.sort_by_key(|row| change_of(row).sequence);
+        rows.iter().map(|row| format!("{} {}", change_of(row).kind.name(), change_of(row).run.status)).collect()
     }
 }
 
@@ -291,4 +302,8 @@ async fn a_watch_between_the_store_and_the_memory_of_a_poll_that_saw_a_stage_mov
     scene.see(10, "Success", "Success").await;
     let owed = scene.owed("1").await;
     assert!(owed.ends_with(&["stage Success".to_owned(), "finished Success".to_owned()]), "{owed:?}");
+}
+
+fn change_of(row: &DeliveryRow) -> &Change {
+    row.delivery.news.change().expect("only changes are owed here")
 }

@@ -25,6 +25,7 @@ pub fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 key: WorkspaceKey(row.get(0)?),
                 baseline_at: rows::moment(row, 1)?,
                 horizon: rows::maybe_moment(row, 2)?,
+                seen_at: None,
             })
         })?,
     })
@@ -86,6 +87,7 @@ pub fn overview(connection: &Connection) -> rusqlite::Result<Overview> {
         changes: count(sql::COUNT_CHANGES)?,
         subscriptions: count(sql::COUNT_SUBSCRIPTIONS)?,
         recovered: Vec::new(),
+        ledger: Default::default(),
     })
 }
 

@@ -67,7 +67,8 @@ pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         template: row.get(2)?,
         attempt: row.get(3)?,
         created_at: moment(row, 4)?,
-        change: json(row, 5)?,
+        news: crate::model::News::Change(json(row, 5)?),
+        unknown_since: None,
     })
 }
 
@@ -80,6 +81,9 @@ pub fn delivery_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
         next_at: if open { maybe_moment(row, 7)? } else { None },
         reason: row.get(8)?,
         settled_at: maybe_moment(row, 9)?,
+        subscriptions: Vec::new(),
+        folded_into: None,
+        folding: None,
     })
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::rows;
 use super::statements as sql;
 use crate::model::{Delivery, Destination, RunState, Scope, Subscription, Timestamp};
-use crate::store::{Next, Poll, Recorded, Settlement, Subscribed};
+use crate::store::{Poll, Recorded, Subscribed};
 
 pub fn subscribe(
     connection: &Connection,
@@ -99,7 +99,7 @@ pub fn record(connection: &Connection, poll: &Poll) -> rusqlite::Result<Recorded
             owed.sequence,
             to,
             owed.template,
-            owed.subscription,
+            owed.subscriptions.join(","),
             owed.at.as_millisecond()
         ])?;
         if inserted > 0 {
@@ -167,34 +167,6 @@ pub fn due(connection: &Connection, except: &[Destination]) -> rusqlite::Result<
         }
     }
     Ok(found)
-}
-
-pub fn settle(connection: &Connection, settlement: &Settlement) -> rusqlite::Result<()> {
-    let id = settlement.id.to_string();
-    let ended_at = settlement.ended_at.as_millisecond();
-    let reason = Some(settlement.reason.as_str()).filter(|reason| !reason.is_empty());
-    connection.prepare_cached(sql::SETTLE_ATTEMPT)?.execute(params![
-        id,
-        settlement.attempt,
-        settlement.started_at.as_millisecond(),
-        ended_at,
-        settlement.outcome,
-        reason
-    ])?;
-    let (state, next_at, settled_at) = match settlement.next {
-        Next::Delivered => ("delivered", None, Some(ended_at)),
-        Next::Pending { at } => ("pending", Some(at.as_millisecond()), None),
-        Next::Unknown { at } => ("unknown", Some(at.as_millisecond()), None),
-        Next::Dead => ("dead", None, Some(ended_at)),
-    };
-    let queue = connection
-        .prepare_cached(sql::SETTLE)?
-        .query_row(
-            params![id, settlement.attempt, state, next_at, settled_at, reason, settlement.message_id],
-            Queue::of_row,
-        )
-        .optional()?;
-    queue.filter(|_| settled_at.is_some()).map_or(Ok(()), |queue| queue.mark_head(connection))
 }
 
 pub fn retry(connection: &Connection, id: Uuid, now: Timestamp) -> rusqlite::Result<bool> {

@@ -5,6 +5,8 @@
 //! older one is refused as stale and computed again. Subscribing to a run bumps its version too, so a poll that did
 //! not know the subscription yet can't record a change without it.
 
+mod questions;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +19,7 @@ use uuid::Uuid;
 use crate::diff::{self, Context, Step};
 use crate::metrics::{Metrics, OfKind};
 use crate::model::{
-    Change, Destination, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey,
+    Change, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey, elapsed,
 };
 use crate::sources::Listing;
 use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, Subscribed, WorkspaceState};
@@ -25,13 +27,25 @@ use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, Subscribed, W
 /// The console's link to a run.
 pub type Link = Box<dyn Fn(&Workspace, &RunId) -> String + Send + Sync>;
 
+/// How precisely the last sight of a workspace is kept.
+const SIGHT_KEPT: Duration = Duration::from_secs(60);
+
+/// What time means for changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Spans {
+    /// How long a stage stands still before it is said to wait for a person.
+    pub waiting_after: Duration,
+    /// What changed while a workspace was not looked at for longer is no news, but something to catch up on.
+    pub blind_after: Duration,
+}
+
 /// A record that was refused as stale is computed again this often, with the store's truth in between.
 const TRIES: usize = 5;
 
 pub struct Tracker {
     store: Arc<dyn Store>,
     link: Link,
-    waiting_after: Duration,
+    spans: Spans,
     metrics: Arc<Metrics>,
     /// From the configuration; never in the store.
     standing: Vec<Arc<Subscription>>,
@@ -126,13 +140,13 @@ impl Tracker {
         store: Arc<dyn Store>,
         standing: Vec<Subscription>,
         link: Link,
-        waiting_after: Duration,
+        spans: Spans,
         metrics: Arc<Metrics>,
     ) -> Result<Tracker, StoreError> {
         let tracker = Tracker {
             store,
             link,
-            waiting_after,
+            spans,
             metrics,
             standing: standing.into_iter().map(Arc::new).collect(),
             runs: DashMap::new(),
@@ -220,13 +234,16 @@ impl Tracker {
             key: key.clone(),
             baseline_at: known.as_ref().map_or(at, |state| state.baseline_at),
             horizon: known.as_ref().and_then(|state| state.horizon).max(horizon(sight)),
+            seen_at: if sight.page.is_some() { Some(at) } else { known.as_ref().and_then(|state| state.seen_at) },
         };
+        let waiting_after = self.spans.waiting_after;
         let mut hard = Vec::new();
         let mut soft = Vec::new();
         let mut take = |step: Step| if step.durable { hard.push(step) } else { soft.push(step.state) };
         for snapshot in &sight.runs {
             let url = (self.link)(workspace, &snapshot.id);
-            let context = Context { workspace, url: &url, at, waiting_after: self.waiting_after };
+            let unseen_since = self.unseen_since(&key, &snapshot.id, at);
+            let context = Context { workspace, url: &url, at, waiting_after, unseen_since };
             match (self.state(&key, &snapshot.id), &known) {
                 (Some(old), _) => diff::seen(&old, snapshot.clone(), context).into_iter().for_each(&mut take),
                 // Runs that surface from behind the first page are old, not new.
@@ -243,7 +260,7 @@ impl Tracker {
         for run in &sight.missing {
             let Some(old) = self.state(&key, run) else { continue };
             let url = (self.link)(workspace, run);
-            let context = Context { workspace, url: &url, at, waiting_after: self.waiting_after };
+            let context = Context { workspace, url: &url, at, waiting_after, unseen_since: None };
             take(diff::missing(&old, self.freshness(&key, Some(run)).seen_at, context));
         }
         let is_first = known.is_none() && sight.page.is_some();
@@ -263,24 +280,38 @@ impl Tracker {
         Compared { poll: Some(poll), soft }
     }
 
+    /// When the run was looked at before, where that is so long ago that nobody can say when it changed.
+    fn unseen_since(&self, workspace: &WorkspaceKey, run: &RunId, at: Timestamp) -> Option<Timestamp> {
+        let seen_at = self.freshness(workspace, Some(run)).seen_at?;
+        (elapsed(seen_at, at) > self.spans.blind_after).then_some(seen_at)
+    }
+
     /// One message for each change, destination and template set, however many subscriptions ask for it.
     fn owed_for(&self, changes: &[Change]) -> Vec<NewDelivery> {
-        let mut owed = Vec::new();
+        let mut owed: Vec<NewDelivery> = Vec::new();
         for change in changes {
-            let mut reached = HashSet::new();
+            let first = owed.len();
             for subscription in self.interested(&change.workspace.key(), &change.run.id) {
-                let place = (subscription.to.clone(), subscription.template.clone());
-                if subscription.matches(change) && reached.insert(place) {
-                    owed.push(NewDelivery {
-                        id: Uuid::now_v7(),
-                        run: change.run.id.clone(),
-                        sequence: change.sequence,
-                        to: subscription.to.clone(),
-                        template: subscription.template.clone(),
-                        subscription: subscription.id.clone(),
-                        at: change.at,
-                    });
+                if !subscription.matches(change) {
+                    continue;
                 }
+                let mut of_change = owed.iter_mut().skip(first);
+                let same = of_change.find(|owed| owed.to == subscription.to && owed.template == subscription.template);
+                if let Some(same) = same {
+                    same.subscriptions.push(subscription.id.clone());
+                    continue;
+                }
+                owed.push(NewDelivery {
+                    id: Uuid::now_v7(),
+                    run: change.run.id.clone(),
+                    sequence: change.sequence,
+                    to: subscription.to.clone(),
+                    template: subscription.template.clone(),
+                    subscriptions: vec![subscription.id.clone()],
+                    at: change.at,
+                    urgent: change.is_urgent(),
+                    missed: change.unseen_since.is_some(),
+                });
             }
         }
         owed
@@ -371,6 +402,31 @@ impl Tracker {
         view.failure = Some(Failure { since, said });
     }
 
+    /// The call budget allows the next poll at `until`.
+    pub fn poll_waits(&self, workspace: &WorkspaceKey, until: Timestamp) {
+        self.workspaces.entry(workspace.clone()).or_default().waits_until = Some(until);
+    }
+
+    /// Keeps when workspaces were seen last, to the minute, so that a later start knows what it missed.
+    pub async fn keep_sight(&self) -> Result<(), StoreError> {
+        let is_older = |kept: Option<Timestamp>, seen_at| kept.is_none_or(|kept| elapsed(kept, seen_at) >= SIGHT_KEPT);
+        let moved = self.workspaces.iter().filter_map(|entry| {
+            let (seen_at, state) = (entry.seen_at?, entry.state.as_ref()?);
+            is_older(state.seen_at, seen_at).then(|| (entry.key().clone(), seen_at))
+        });
+        let moved: Vec<_> = moved.collect();
+        if moved.is_empty() {
+            return Ok(());
+        }
+        self.store.saw(&moved).await?;
+        for (workspace, seen_at) in moved {
+            if let Some(state) = self.workspaces.entry(workspace).or_default().state.as_mut() {
+                state.seen_at = Some(seen_at);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a subscription to a run that was just observed. `snapshot` is where it stands.
     pub async fn watch(&self, subscription: Subscription, snapshot: Snapshot) -> Result<Watched, StoreError> {
         let Scope::Run { workspace, run } = subscription.scope.clone() else { return Ok(Watched::Already) };
@@ -406,106 +462,6 @@ impl Tracker {
         *count += 1;
         self.remove(id);
         Ok(existed)
-    }
-
-    // -------------------------------------------------------------------------------------------------- questions
-
-    pub fn state(&self, workspace: &WorkspaceKey, run: &RunId) -> Option<Arc<RunState>> {
-        self.runs.get(&(workspace.clone(), run.clone())).map(|state| state.clone())
-    }
-
-    /// Known runs whose id begins like this.
-    pub fn find(&self, beginning: &str) -> Vec<(WorkspaceKey, Arc<RunState>)> {
-        let matches = self.runs.iter().filter(|entry| entry.key().1.as_str().starts_with(beginning));
-        matches.map(|entry| (entry.key().0.clone(), entry.value().clone())).collect()
-    }
-
-    /// The runs on the newest page of a workspace, newest first.
-    pub fn recent(&self, workspace: &WorkspaceKey) -> Vec<Arc<RunState>> {
-        let page = self.workspaces.get(workspace).map(|view| view.page.clone()).unwrap_or_default();
-        page.iter().filter_map(|run| self.state(workspace, run)).collect()
-    }
-
-    pub fn freshness(&self, workspace: &WorkspaceKey, run: Option<&RunId>) -> Freshness {
-        let Some(view) = self.workspaces.get(workspace) else { return Freshness::default() };
-        let seen_at = match run {
-            Some(run) if !view.page.contains(run) => view.seen_off_page.get(run).copied(),
-            _ => view.seen_at,
-        };
-        Freshness { seen_at, failure: view.failure.clone(), waits_until: view.waits_until }
-    }
-
-    /// The call budget allows the next poll at `until`.
-    pub fn poll_waits(&self, workspace: &WorkspaceKey, until: Timestamp) {
-        self.workspaces.entry(workspace.clone()).or_default().waits_until = Some(until);
-    }
-
-    /// The workspace was polled, well or not, or can't be before its budget allows it.
-    pub fn was_polled(&self, workspace: &WorkspaceKey) -> bool {
-        let view = self.workspaces.get(workspace);
-        view.is_some_and(|view| view.seen_at.is_some() || view.failure.is_some() || view.waits_until.is_some())
-    }
-
-    /// Active runs that somebody wants to hear of and that are not on the newest page, the one asked for longest ago
-    /// first.
-    pub fn off_page(&self, workspace: &WorkspaceKey) -> Vec<RunId> {
-        let Some(view) = self.workspaces.get(workspace) else { return Vec::new() };
-        let on_page: HashSet<&RunId> = view.page.iter().collect();
-        let off_page = view.known.iter().filter(|run| !on_page.contains(run));
-        let known: Vec<_> = off_page.map(|run| (view.asked_off_page.get(run).copied(), run.clone())).collect();
-        drop(view);
-        let mut runs: Vec<_> = known
-            .into_iter()
-            .filter(|(_, run)| self.state(workspace, run).is_some_and(|state| is_followed(&state)))
-            .filter(|(_, run)| !self.interested(workspace, run).is_empty())
-            .collect();
-        runs.sort();
-        runs.into_iter().map(|(_, run)| run).collect()
-    }
-
-    /// Active runs of a workspace that somebody wants to hear of.
-    pub fn active(&self, workspace: &WorkspaceKey) -> Vec<Arc<RunState>> {
-        let known = self.workspaces.get(workspace).map(|view| view.known.clone()).unwrap_or_default();
-        let states = known.iter().filter_map(|run| self.state(workspace, run));
-        let wanted = states.filter(|state| !self.interested(workspace, &state.snapshot.id).is_empty());
-        wanted.filter(|state| is_followed(state)).collect()
-    }
-
-    /// Somebody wants something from this workspace.
-    pub fn is_watched(&self, workspace: &WorkspaceKey) -> bool {
-        self.subscriptions.iter().any(|subscription| subscription.scope.workspace() == workspace)
-    }
-
-    /// The workspaces that somebody wants something from.
-    pub fn watched(&self) -> HashSet<WorkspaceKey> {
-        self.subscriptions.iter().map(|subscription| subscription.scope.workspace().clone()).collect()
-    }
-
-    /// Subscriptions of all kinds, standing ones included.
-    pub fn count(&self) -> usize {
-        self.subscriptions.len()
-    }
-
-    /// Subscriptions on this one run.
-    pub fn watchers(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
-        let scope = Scope::Run { workspace: workspace.clone(), run: run.clone() };
-        self.by_scope.get(&scope).map(|found| found.clone()).unwrap_or_default()
-    }
-
-    /// Subscriptions on this run or on its whole workspace.
-    pub fn interested(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
-        let mut found = self.watchers(workspace, run);
-        let standing = self.by_scope.get(&Scope::Workspace { workspace: workspace.clone() });
-        found.extend(standing.map(|found| found.clone()).unwrap_or_default());
-        found
-    }
-
-    /// What a destination has subscribed to, oldest first.
-    pub fn in_destination(&self, to: &Destination) -> Vec<Arc<Subscription>> {
-        let mut found: Vec<_> =
-            self.subscriptions.iter().filter(|entry| entry.to == *to).map(|entry| entry.value().clone()).collect();
-        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        found
     }
 
     // ----------------------------------------------------------------------------------------------------- memory

@@ -1,0 +1,394 @@
+//! What is remembered of a destination, when it takes the next message, and what an attempt changes for it.
+
+use std::time::Duration;
+
+use super::{H, LONGEST_WAIT, M, S, WAITS, jittered, later};
+use crate::model::{Dead, Outcome, Place, Terms, Timestamp, elapsed};
+
+/// A destination that fails is probed again at least this often, unless it asked for more: what is owed to it keeps its
+/// own schedule, but one message finds out that it works again. Two days of outage make some 56 requests.
+const LONGEST_CLOSURE: u64 = H;
+/// A bot whose credentials are refused is tried again between these: other chats ban who insists.
+const DENIED: (u64, u64) = (M, 10 * M);
+/// A moment further away than this was set by a clock that was ahead.
+const BEYOND_ANY_WAIT: Duration = Duration::from_secs(25 * H);
+/// Failing for so long without a success, a destination is given up until a person acts.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(5 * 24 * H);
+/// After the first message too many, and at most.
+const SPACING_MS: (u64, u64) = (1_000, 60_000);
+/// Discord bans an address after 10,000 refused requests in ten minutes
+/// (<https://docs.discord.com/developers/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans>); long before
+/// that, a bot rests.
+const REFUSALS: usize = 50;
+const REFUSED_WITHIN: Duration = Duration::from_secs(10 * M);
+
+/// From when on a destination takes a message, the past included; `None`: not before a person acts. `account` is what
+/// all rooms of its bot have in common. `steady_since`: the clock has not gone back since then; a send that seems to lie
+/// in the future was at that time or before.
+pub fn opens_at(
+    place: &Place,
+    account: Option<&Place>,
+    terms: Terms,
+    now: Timestamp,
+    steady_since: Timestamp,
+) -> Option<Timestamp> {
+    if place.dead.is_some() {
+        return None;
+    }
+    let closed = [Some(place), account].into_iter().flatten().filter_map(|place| place.closed_until);
+    let paced = terms.paces.iter().filter_map(|pace| {
+        let oldest_that_counts = place.sent.len().checked_sub(pace.count).and_then(|index| place.sent.get(index))?;
+        Some(later(past(*oldest_that_counts, now, steady_since), pace.window))
+    });
+    let spaced =
+        place.sent.last().map(|sent| later(past(*sent, now, steady_since), Duration::from_millis(place.spacing_ms)));
+    let rested = account
+        .filter(|account| account.refused.len() >= REFUSALS)
+        .and_then(|account| Some(later(past(*account.refused.first()?, now, steady_since), REFUSED_WITHIN)));
+    let opens = closed.chain(paced).chain(spaced).chain(rested);
+    Some(opens.filter(|at| elapsed(now, *at) < BEYOND_ANY_WAIT).max().unwrap_or(Timestamp::MIN))
+}
+
+fn past(moment: Timestamp, now: Timestamp, steady_since: Timestamp) -> Timestamp {
+    if moment > now { steady_since.min(now) } else { moment }
+}
+
+/// A message is about to leave.
+pub fn began(place: &mut Place, terms: Terms, now: Timestamp) {
+    let kept = terms.paces.iter().map(|pace| pace.count).max().unwrap_or(1);
+    keep(&mut place.sent, kept, now);
+}
+
+fn keep(moments: &mut Vec<Timestamp>, count: usize, now: Timestamp) {
+    moments.iter_mut().for_each(|moment| *moment = (*moment).min(now));
+    moments.push(now);
+    moments.drain(..moments.len().saturating_sub(count));
+}
+
+/// What an attempt changed for its destination that people should hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing is sent any more until a person acts.
+    Died,
+    /// It was dead since then, and works again.
+    Returned(Timestamp),
+    /// The bot's credentials are refused.
+    Denied,
+    /// They were refused since then, and pass again.
+    Admitted(Timestamp),
+}
+
+/// An attempt ended. `identity`: see [`Dead`].
+pub fn ended(
+    place: &mut Place,
+    mut account: Option<&mut Place>,
+    outcome: &Outcome,
+    identity: &str,
+    now: Timestamp,
+    chance: f64,
+) -> Option<Turn> {
+    // The pace counts from when a message can have arrived last.
+    if let Some(sent) = place.sent.last_mut() {
+        *sent = now;
+    }
+    let refused = matches!(
+        outcome,
+        Outcome::Limited { .. } | Outcome::Reject { .. } | Outcome::Dead { .. } | Outcome::Denied { .. }
+    );
+    if let Some(account) = account.as_deref_mut().filter(|_| refused) {
+        keep(&mut account.refused, REFUSALS, now);
+    }
+    match (outcome, account) {
+        (Outcome::Delivered { pause, .. }, account) => {
+            let admitted = account.and_then(|account| {
+                account.closed_until = None;
+                account.spacing_ms = 0;
+                succeeded(account)
+            });
+            succeeded(place);
+            place.closed_until = pause.map(|pause| later(now, pause.min(LONGEST_WAIT)));
+            place.spacing_ms = relaxed(place.spacing_ms);
+            let returned = place.returning.take();
+            returned.map(Turn::Returned).or(admitted.map(Turn::Admitted))
+        }
+        (Outcome::Reject { .. }, _) => {
+            succeeded(place);
+            place.closed_until = None;
+            None
+        }
+        (Outcome::Retry { after, .. } | Outcome::Unknown { after, .. }, _) => {
+            failed(place, outcome.reason(), now);
+            place.closed_until = Some(later(now, closure(place.failures, *after, (S, LONGEST_CLOSURE), chance)));
+            let lasts = place.failing_since.is_some_and(|since| elapsed(since, now) >= GIVEN_UP_AFTER);
+            lasts.then(|| died(place, outcome.reason(), identity, now))
+        }
+        (Outcome::Limited { after, account: true, .. }, Some(account)) => {
+            limited(account, *after, outcome.reason(), now, chance);
+            None
+        }
+        (Outcome::Limited { after, .. }, _) => {
+            limited(place, *after, outcome.reason(), now, chance);
+            None
+        }
+        (Outcome::Denied { .. }, Some(account)) => {
+            let is_first = account.failing_since.is_none();
+            failed(account, outcome.reason(), now);
+            account.closed_until = Some(later(now, closure(account.failures, None, DENIED, chance)));
+            is_first.then_some(Turn::Denied)
+        }
+        (Outcome::Dead { .. } | Outcome::Denied { .. }, _) => Some(died(place, outcome.reason(), identity, now)),
+    }
+}
+
+/// Says since when it had failed.
+fn succeeded(place: &mut Place) -> Option<Timestamp> {
+    place.failures = 0;
+    place.said = None;
+    place.failing_since.take()
+}
+
+fn failed(place: &mut Place, reason: &str, now: Timestamp) {
+    place.failures = place.failures.saturating_add(1);
+    place.failing_since.get_or_insert(now);
+    place.said = Some(reason.to_owned());
+}
+
+/// The platform knows best how long; from then on messages keep a distance that shrinks with each that passes.
+fn limited(place: &mut Place, after: Option<Duration>, reason: &str, now: Timestamp, chance: f64) {
+    place.failures = place.failures.saturating_add(1);
+    place.said = Some(reason.to_owned());
+    place.closed_until = Some(later(now, closure(place.failures, after, (5 * S, LONGEST_CLOSURE), chance)));
+    place.spacing_ms = place.spacing_ms.saturating_mul(2).clamp(SPACING_MS.0, SPACING_MS.1);
+}
+
+fn relaxed(spacing_ms: u64) -> u64 {
+    let spacing_ms = spacing_ms / 10 * 9;
+    if spacing_ms < SPACING_MS.0 / 4 { 0 } else { spacing_ms }
+}
+
+fn died(place: &mut Place, reason: &str, identity: &str, now: Timestamp) -> Turn {
+    let (reason, identity) = (reason.to_owned(), identity.to_owned());
+    place.dead = Some(Dead { since: now, reason, identity });
+    Turn::Died
+}
+
+/// How long a destination stays closed after its `failures`th failed attempt in a row, whichever deliveries they were
+/// of: each of them is a probe, and one that only its own destination dislikes holds up no other.
+fn closure(failures: u32, asked: Option<Duration>, (shortest, longest): (u64, u64), chance: f64) -> Duration {
+    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
+    let seconds = WAITS.get(index).copied().unwrap_or(longest).clamp(shortest, longest);
+    jittered(seconds, chance).max(asked.unwrap_or_default().min(LONGEST_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Pace, Repetitions};
+
+    const SLOW: Terms =
+        Terms { paces: &[Pace { count: 18, window: Duration::from_secs(60) }], repetitions: Repetitions::Shown };
+    const TWO_PACES: [Pace; 2] =
+        [Pace { count: 5, window: Duration::from_secs(1) }, Pace { count: 100, window: Duration::from_secs(60) }];
+    const FAST: Terms = Terms { paces: &[], repetitions: Repetitions::Merged };
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn after(seconds: u64) -> Timestamp {
+        now() + Duration::from_secs(seconds)
+    }
+
+    fn retry(after: Option<u64>) -> Outcome {
+        Outcome::Retry { after: after.map(Duration::from_secs), reason: "503".to_owned() }
+    }
+
+    fn limited(after: Option<u64>, account: bool) -> Outcome {
+        Outcome::Limited { after: after.map(Duration::from_secs), account, reason: "429".to_owned() }
+    }
+
+    fn delivered() -> Outcome {
+        Outcome::Delivered { message_id: None, pause: None }
+    }
+
+    fn unknown() -> Outcome {
+        Outcome::Unknown { after: None, reason: "no answer".to_owned() }
+    }
+
+    fn open_in(place: &Place, account: Option<&Place>, terms: Terms, at: Timestamp) -> Option<i64> {
+        let opens = opens_at(place, account, terms, at, Timestamp::MIN)?;
+        Some(if opens <= at { 0 } else { opens.duration_since(at).as_secs() })
+    }
+
+    fn end(place: &mut Place, outcome: &Outcome, at: Timestamp) -> Option<Turn> {
+        ended(place, None, outcome, "as configured", at, 0.5)
+    }
+
+    #[test]
+    fn two_days_of_outage_cost_a_destination_sixty_requests_at_most_and_five_days_its_life() {
+        let (mut place, mut at, mut requests) = (Place::default(), now(), 0);
+        let died_at = loop {
+            requests += u32::from(at <= after(48 * H));
+            match end(&mut place, &retry(None), at) {
+                None => at = opens_at(&place, None, FAST, at, now()).unwrap(),
+                turn => {
+                    assert_eq!(turn, Some(Turn::Died));
+                    break at;
+                }
+            }
+        };
+        assert!((40..=60).contains(&requests), "{requests} requests in two days");
+        let days = died_at.duration_since(now()).as_secs_f64() / 86_400.0;
+        assert!((5.0..5.1).contains(&days), "given up after {days} days");
+        assert_eq!(open_in(&place, None, FAST, after(365 * 24 * H)), None, "until a person acts");
+    }
+
+    #[test]
+    fn one_message_that_fails_for_ever_holds_its_destination_up_no_longer_than_the_others_do() {
+        let mut place = Place::default();
+        for round in 0..20 {
+            end(&mut place, &retry(None), after(round * 10));
+            assert_eq!(open_in(&place, None, FAST, after(round * 10)), Some(2), "others have passed in between");
+            end(&mut place, &delivered(), after(round * 10 + 5));
+            assert_eq!(open_in(&place, None, FAST, after(round * 10 + 5)), Some(0));
+        }
+    }
+
+    #[test]
+    fn after_a_message_too_many_the_others_keep_a_distance_that_shrinks_as_they_pass() {
+        let mut place = Place::default();
+        began(&mut place, FAST, now());
+        end(&mut place, &limited(Some(30), false), now());
+        assert_eq!(open_in(&place, None, FAST, now()), Some(30));
+        let mut distances = Vec::new();
+        let mut at = after(30);
+        for _ in 0..40 {
+            began(&mut place, FAST, at);
+            end(&mut place, &delivered(), at);
+            let opens = opens_at(&place, None, FAST, at, now()).unwrap().max(at);
+            distances.push(opens.duration_since(at).as_millis());
+            at = opens;
+        }
+        assert!((800..=1_000).contains(&distances[0]), "{distances:?}");
+        assert!(distances.is_sorted_by(|a, b| a >= b), "{distances:?}");
+        assert_eq!(distances.last(), Some(&0), "{distances:?}");
+    }
+
+    #[test]
+    fn what_concerns_the_whole_bot_closes_all_its_rooms_and_is_told_once() {
+        let (mut room, mut other, mut account) = (Place::default(), Place::default(), Place::default());
+        ended(&mut room, Some(&mut account), &limited(Some(40), true), "", now(), 0.5);
+        assert_eq!(open_in(&other, Some(&account), FAST, now()), Some(40), "all rooms wait");
+        let denied = Outcome::Denied { reason: "401".to_owned() };
+        let mut turns = Vec::new();
+        let mut requests = 0;
+        let mut at = after(100);
+        while at < after(100 + 600) {
+            turns.extend(ended(&mut other, Some(&mut account), &denied, "", at, 0.5));
+            requests += 1;
+            at = opens_at(&room, Some(&account), FAST, at, now()).unwrap();
+        }
+        assert_eq!(turns, [Turn::Denied]);
+        assert!(requests <= 10, "{requests} requests in ten minutes");
+        assert_eq!(ended(&mut room, Some(&mut account), &delivered(), "", at, 0.5), Some(Turn::Admitted(after(100))));
+        assert_eq!(open_in(&other, Some(&account), FAST, at), Some(0));
+    }
+
+    #[test]
+    fn a_bot_that_is_refused_everywhere_rests_long_before_it_is_banned() {
+        let (mut account, mut requests) = (Place::default(), 0);
+        for second in 0..600 {
+            let mut room = Place::default();
+            if open_in(&room, Some(&account), FAST, after(second)) == Some(0) {
+                ended(&mut room, Some(&mut account), &Outcome::Dead { reason: String::new() }, "", after(second), 0.5);
+                requests += 1;
+            }
+        }
+        assert_eq!(requests, 50, "in ten minutes, over all rooms");
+    }
+
+    #[test]
+    fn dead_is_dead_until_a_person_acts_and_its_return_is_told_when_it_is_true() {
+        let mut place = Place::default();
+        let turn = end(&mut place, &Outcome::Dead { reason: "404".to_owned() }, now());
+        assert_eq!((turn, open_in(&place, None, FAST, after(H))), (Some(Turn::Died), None));
+        place.revive();
+        assert_eq!(open_in(&place, None, FAST, after(H)), Some(0));
+        assert_eq!(end(&mut place, &retry(None), after(H)), None, "not reached yet");
+        assert_eq!(end(&mut place, &delivered(), after(2 * H)), Some(Turn::Returned(now())));
+        assert_eq!(end(&mut place, &delivered(), after(3 * H)), None);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_neither_closes_a_destination_for_ever_nor_opens_it_too_early() {
+        let mut place = Place::default();
+        let ahead = after(10 * H);
+        for _ in 0..18 {
+            began(&mut place, SLOW, ahead);
+        }
+        let opens = opens_at(&place, None, SLOW, now(), now()).unwrap();
+        assert_eq!(opens, after(60), "as if all had left when the clock went back");
+        place.closed_until = Some(after(40 * 24 * H));
+        assert_eq!(opens_at(&place, None, FAST, after(70), now()).unwrap(), now(), "no wait is that long");
+    }
+
+    proptest! {
+        /// Over any restarts: all that is remembered is the place, as the store keeps it.
+        #[test]
+        fn in_no_window_more_than_the_pace_leaves(
+            wishes in prop::collection::vec((0u64..900, 0u64..3, any::<bool>()), 1..300),
+        ) {
+            let terms = Terms { paces: &TWO_PACES, repetitions: Repetitions::Shown };
+            let mut place = Place::default();
+            let (mut at, mut sent) = (now(), Vec::new());
+            for (pause, took, restarts) in wishes {
+                at += Duration::from_millis(pause);
+                if opens_at(&place, None, terms, at, Timestamp::MIN).unwrap() > at {
+                    continue;
+                }
+                began(&mut place, terms, at);
+                at += Duration::from_millis(took);
+                sent.push(at);
+                end(&mut place, &unknown(), at);
+                place.closed_until = None;
+                if restarts {
+                    place = serde_json::from_str(&serde_json::to_string(&place).unwrap()).unwrap();
+                }
+            }
+            for pace in TWO_PACES {
+                for (first, after) in sent.iter().zip(sent.iter().skip(pace.count)) {
+                    prop_assert!(elapsed(*first, *after) >= pace.window, "{} messages within it", pace.count + 1);
+                }
+            }
+        }
+
+        #[test]
+        fn whatever_happens_to_a_destination_it_opens_again_or_is_dead(
+            events in prop::collection::vec((0u8..8, 0u64..100_000, 0.0f64..1.0), 1..60),
+        ) {
+            let (mut place, mut account, mut at) = (Place::default(), Place::default(), now());
+            for (event, seconds, chance) in events {
+                at += Duration::from_secs(seconds);
+                let outcome = match event {
+                    0 => delivered(),
+                    1 => Outcome::Delivered { message_id: None, pause: Some(Duration::from_secs(seconds * 1000)) },
+                    2 => retry(Some(seconds * 1000)),
+                    3 => limited(Some(seconds), true),
+                    4 => limited(None, false),
+                    5 => Outcome::Denied { reason: String::new() },
+                    6 => Outcome::Reject { reason: String::new() },
+                    _ => unknown(),
+                };
+                began(&mut place, SLOW, at);
+                ended(&mut place, Some(&mut account), &outcome, "", at, chance);
+                match opens_at(&place, Some(&account), SLOW, at, now()) {
+                    Some(opens) => prop_assert!(elapsed(at, opens) <= BEYOND_ANY_WAIT, "{opens}"),
+                    None => prop_assert!(place.dead.is_some()),
+                }
+                prop_assert!(place.sent.len() <= 18 && account.refused.len() <= REFUSALS);
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! tick(now): claims what is due, renders each message, sends it through its channel, settles what happened.
+
+mod rules;
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+pub use self::rules::{Outlet, Outlets, Rules};
+use crate::delivery::{self, Verdict};
+use crate::metrics::{AttemptLabels, Metrics, OfChannelKind};
+use crate::model::{Claimed, Clock, Delivery, Destination, Draft, News, Outcome, Timestamp};
+use crate::render::{Reader, Rendered};
+use crate::store::{Next, Policy, Room, Settlement, Store, StoreError};
+use crate::tracker::Tracker;
+
+/// Messages under way at most; one for each destination.
+const CONCURRENCY: usize = 64;
+/// Of these, to destinations whose last attempt failed: those that hang hold up no others.
+const PROBES: usize = 16;
+/// Between two tries to write to a store that fails.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// `[notices]`
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Channels that hear of every trouble of Callboard's own.
+    #[serde(default)]
+    pub channels: Vec<String>,
+}
+
+/// Puts a draft into words.
+pub type Wording = Box<dyn Fn(&Draft, &Reader<'_>, Timestamp) -> Rendered + Send + Sync>;
+
+pub struct Dispatcher {
+    store: Arc<dyn Store>,
+    wording: Wording,
+    outlets: Arc<Outlets>,
+    rules: Arc<Rules>,
+    policy: Arc<dyn Policy>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    tasks: TaskTracker,
+    under_way: AtomicUsize,
+    probing: AtomicUsize,
+    /// A destination is free again.
+    freed: Notify,
+    store_failed: Mutex<bool>,
+    /// Bots whose credentials were refused last: said once.
+    denied: Mutex<HashSet<String>>,
+}
+
+impl Dispatcher {
+    pub fn new(
+        store: Arc<dyn Store>,
+        wording: Wording,
+        outlets: Outlets,
+        tracker: Arc<Tracker>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Dispatcher {
+        let outlets = Arc::new(outlets);
+        let rules = Arc::new(Rules::new(Arc::clone(&outlets), tracker, clock()));
+        Dispatcher {
+            store,
+            wording,
+            outlets,
+            policy: Arc::clone(&rules) as Arc<dyn Policy>,
+            rules,
+            metrics,
+            clock,
+            tasks: TaskTracker::new(),
+            under_way: AtomicUsize::new(0),
+            probing: AtomicUsize::new(0),
+            freed: Notify::new(),
+            store_failed: Mutex::new(false),
+            denied: Mutex::default(),
+        }
+    }
+
+    /// Begins every message that may leave. Returns when there may be more to do.
+    pub async fn tick(self: &Arc<Self>, now: Timestamp) -> Option<Timestamp> {
+        self.rules.pass(now);
+        let result = self.begin(now).await;
+        self.note_store(&result);
+        result.unwrap_or_else(|_| Some(now + STORE_RETRY))
+    }
+
+    async fn begin(self: &Arc<Self>, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let room = Room {
+            messages: CONCURRENCY.saturating_sub(self.under_way.load(Ordering::Acquire)),
+            probes: PROBES.saturating_sub(self.probing.load(Ordering::Acquire)),
+        };
+        if room.messages == 0 {
+            return Ok(None);
+        }
+        let claims = self.store.claim(now, room, &self.policy).await?;
+        for claimed in claims.claimed {
+            self.under_way.fetch_add(1, Ordering::AcqRel);
+            self.probing.fetch_add(usize::from(claimed.probe), Ordering::AcqRel);
+            let dispatcher = Arc::clone(self);
+            self.tasks.spawn(async move { dispatcher.deliver(claimed).await });
+        }
+        Ok(claims.next_at)
+    }
+
+    /// Resolves when a message has ended since the last call: its destination may take the next one.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Resolves when nothing is under way.
+    pub async fn idle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
+
+    /// Somebody else wrote to the store: look again.
+    pub fn wake(&self) {
+        self.freed.notify_one();
+    }
+
+    async fn deliver(&self, claimed: Claimed) {
+        let started_at = (self.clock)();
+        // A fault of ours must not leave the destination busy for ever.
+        let attempt = AssertUnwindSafe(self.attempt(&claimed, started_at)).catch_unwind().await;
+        let outcome = attempt.unwrap_or_else(|_| Outcome::Unknown {
+            after: None,
+            reason: "a fault of callboard's own broke off the attempt; the log holds its message".to_owned(),
+        });
+        let ended_at = (self.clock)();
+        let chance = fastrand::f64();
+        let verdict = delivery::follow_up(&outcome, claimed.lead.attempt, ended_at, chance);
+        self.count(&claimed, &outcome, ended_at);
+        self.log(&claimed, &outcome, &verdict);
+        let (id, attempt) = (claimed.lead.id, claimed.lead.attempt);
+        let next = next(verdict);
+        self.settle(&Settlement { id, attempt, started_at, ended_at, chance, outcome, next }).await;
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.probing.fetch_sub(usize::from(claimed.probe), Ordering::AcqRel);
+        self.freed.notify_one();
+    }
+
+    async fn attempt(&self, claimed: &Claimed, now: Timestamp) -> Outcome {
+        let to = &claimed.lead.to;
+        let Some((outlet, address)) = self.outlets.find(to) else {
+            return Outcome::Dead { reason: format!("{to} is not in the configuration any more") };
+        };
+        // Nothing has left yet when our own wording breaks.
+        let written = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let reader = Reader {
+                kind: outlet.channel.dialect().kind,
+                locale: &outlet.locale,
+                timezone: &outlet.timezone,
+                template: claimed.lead.template.as_deref(),
+            };
+            (self.wording)(&self.rules.draft(claimed, now), &reader, now)
+        }));
+        let Ok(Rendered { message, fell_back }) = written else {
+            let reason = "a fault of callboard's own broke off the wording; the log holds its message";
+            return Outcome::Reject { reason: reason.to_owned() };
+        };
+        if fell_back {
+            self.metrics.render_fallbacks.inc();
+        }
+        outlet.channel.send(address, &message, now).await
+    }
+
+    /// What happened must not be forgotten: while the store fails, the destination waits.
+    async fn settle(&self, settlement: &Settlement) {
+        while let Err(error) = self.store.settle(settlement, &self.policy).await {
+            tracing::debug!(id = %settlement.id, %error, "what happened can't be recorded yet");
+            if error == StoreError::Broken {
+                return;
+            }
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+    }
+
+    fn count(&self, claimed: &Claimed, outcome: &Outcome, now: Timestamp) {
+        let channel_kind = self.outlets.kind(&claimed.lead.to);
+        let labels = AttemptLabels { channel_kind, outcome: outcome.label() };
+        self.metrics.attempts.get_or_create(&labels).inc();
+        if matches!(outcome, Outcome::Delivered { .. }) {
+            let latency = self.metrics.latency.get_or_create(&OfChannelKind { channel_kind });
+            for told in std::iter::once(&claimed.lead).chain(&claimed.folded) {
+                latency.observe(now.duration_since(told.news.at()).as_secs_f64().max(0.0));
+            }
+        }
+    }
+
+    /// An outcome is logged once, here, with what follows from it.
+    fn log(&self, claimed: &Claimed, outcome: &Outcome, verdict: &Verdict) {
+        let Delivery { to, id, attempt, news, .. } = &claimed.lead;
+        let more = claimed.folded.len();
+        let (what, run) = match news {
+            News::Change(change) => (change.kind.name(), change.run.id.short()),
+            News::Notice(notice) => (notice.kind.name(), ""),
+        };
+        match (outcome, verdict) {
+            (Outcome::Delivered { .. }, _) => {
+                if self.is_news_of_denial(to, false) {
+                    tracing::info!(%to, "the bot's credentials pass again");
+                }
+                tracing::info!(%to, run, what, more, attempt, %id, "delivered");
+            }
+            (Outcome::Dead { reason }, _) => tracing::error!(
+                %to, run, what, more, attempt, %id, reason,
+                "the destination refuses for good; nothing more is sent to it. Mend it, then `callboard deliveries \
+                 retry --to {to}` sends what waits"
+            ),
+            (Outcome::Denied { reason }, _) if self.is_news_of_denial(to, true) => tracing::error!(
+                %to, reason, "the bot's credentials are refused; what is owed to its rooms waits, tried again by itself"
+            ),
+            (Outcome::Denied { reason }, _) => tracing::debug!(%to, reason, "the bot's credentials are still refused"),
+            (failed, Verdict::Again { at, .. }) => {
+                let reason = failed.reason();
+                tracing::warn!(%to, run, what, more, attempt, %id, reason, again_at = %at, "not delivered yet");
+            }
+            (failed, _) => {
+                let reason = failed.reason();
+                tracing::error!(
+                    %to, run, what, more, attempt, %id, reason, "given up; `callboard deliveries show` tells more"
+                );
+            }
+        }
+    }
+
+    fn is_news_of_denial(&self, to: &Destination, is_denied: bool) -> bool {
+        let Destination::Room { surface, .. } = to else { return false };
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_denied { denied.insert(surface.clone()) } else { denied.remove(surface) }
+    }
+
+    /// Says once that the store fails, and once that it works again.
+    fn note_store<T>(&self, result: &Result<T, StoreError>) {
+        let mut failed = self.store_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Err(error) if !*failed => tracing::error!(%error, "deliveries wait for the store"),
+            Ok(_) if *failed => tracing::info!("the store works again"),
+            _ => {}
+        }
+        *failed = result.is_err();
+    }
+}
+
+fn next(verdict: Verdict) -> Next {
+    match verdict {
+        Verdict::Delivered => Next::Delivered,
+        Verdict::Again { at, unknown: false } => Next::Pending { at },
+        Verdict::Again { at, unknown: true } => Next::Unknown { at },
+        Verdict::Rejected => Next::Rejected,
+        Verdict::GivenUp => Next::Dead,
+    }
+}

@@ -1,0 +1,217 @@
+//! What was configured, as the store asks for it while it claims and settles.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::channels::Channel;
+use crate::delivery::{self, Turn};
+use crate::model::{
+    Claimed, Content, Destination, Draft, Folding, News, Notice, NoticeKind, Place, Plan, Prefer, Queue, Repetitions,
+    Terms, Timestamp, elapsed,
+};
+use crate::store::{Announcement, Policy, Settlement};
+use crate::tracker::Tracker;
+
+/// What waits for a first look at its workspace waits no longer than this.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A way out with what its messages are written in.
+#[derive(Clone)]
+pub struct Outlet {
+    pub channel: Arc<dyn Channel>,
+    pub locale: String,
+    pub timezone: String,
+    pub prefer: Prefer,
+    /// Another one than a dead destination had: it was configured anew, and is worth a try.
+    pub identity: String,
+}
+
+impl Outlet {
+    /// In English and UTC.
+    pub fn of(channel: Arc<dyn Channel>) -> Outlet {
+        let (locale, timezone) = ("en".to_owned(), "UTC".to_owned());
+        Outlet { channel, locale, timezone, prefer: Prefer::default(), identity: String::new() }
+    }
+}
+
+/// Every way out: configured channels by name, rooms by their surface.
+#[derive(Clone, Default)]
+pub struct Outlets {
+    pub channels: HashMap<String, Outlet>,
+    pub rooms: HashMap<String, Outlet>,
+    /// Channels that hear of every trouble.
+    pub operators: BTreeSet<String>,
+    /// Groups of channels that hear the same: they hear of each other's troubles.
+    pub siblings: Vec<BTreeSet<String>>,
+}
+
+impl Outlets {
+    /// The outlet of a destination and the address on it.
+    pub fn find<'a>(&'a self, to: &'a Destination) -> Option<(&'a Outlet, &'a str)> {
+        match to {
+            Destination::Channel(name) => Some((self.channels.get(name)?, "")),
+            Destination::Room { surface, room } => Some((self.rooms.get(surface)?, room)),
+        }
+    }
+
+    /// The kind of each.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.channels.values().chain(self.rooms.values()).map(|outlet| outlet.channel.dialect().kind)
+    }
+
+    /// The metric label of a destination.
+    pub fn kind(&self, to: &Destination) -> &'static str {
+        self.find(to).map_or("none", |(outlet, _)| outlet.channel.dialect().kind)
+    }
+
+    /// Who hears of a trouble of this destination, itself left out.
+    pub fn told_of(&self, to: Option<&Destination>) -> Vec<(Uuid, Destination)> {
+        let name = match to {
+            Some(Destination::Channel(name)) => Some(name),
+            _ => None,
+        };
+        let siblings = self.siblings.iter().filter(|group| name.is_some_and(|name| group.contains(name))).flatten();
+        let told: BTreeSet<&String> =
+            self.operators.iter().chain(siblings).filter(|told| Some(*told) != name).collect();
+        let told = told.into_iter().filter(|told| self.channels.contains_key(*told));
+        told.map(|told| (Uuid::now_v7(), Destination::Channel(told.clone()))).collect()
+    }
+}
+
+/// The policy of a running service.
+pub struct Rules {
+    outlets: Arc<Outlets>,
+    tracker: Arc<Tracker>,
+    started_at: Timestamp,
+    time: Mutex<Time>,
+}
+
+/// What the clock did.
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    last: Timestamp,
+    steady_since: Timestamp,
+}
+
+impl Rules {
+    pub fn new(outlets: Arc<Outlets>, tracker: Arc<Tracker>, now: Timestamp) -> Rules {
+        Rules { outlets, tracker, started_at: now, time: Mutex::new(Time { last: now, steady_since: now }) }
+    }
+
+    /// Notices a clock that went back.
+    pub fn pass(&self, now: Timestamp) {
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < time.last {
+            time.steady_since = now;
+        }
+        time.last = now;
+    }
+
+    fn steady_since(&self) -> Timestamp {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner).steady_since
+    }
+
+    fn terms(&self, to: &Destination) -> Terms {
+        let nothing_known = Terms { paces: &[], repetitions: Repetitions::Shown };
+        self.outlets.find(to).map_or(nothing_known, |(outlet, _)| outlet.channel.terms())
+    }
+
+    fn identity<'a>(&'a self, to: &'a Destination) -> &'a str {
+        self.outlets.find(to).map_or("", |(outlet, _)| &outlet.identity)
+    }
+
+    fn is_mended(&self, to: &Destination, place: &Place) -> bool {
+        place.dead.as_ref().is_some_and(|dead| dead.identity != self.identity(to))
+    }
+
+    /// What a message says, by what was claimed for it.
+    pub fn draft(&self, claimed: &Claimed, now: Timestamp) -> Draft {
+        let Claimed { lead, folded, folding, .. } = claimed;
+        let changes = || std::iter::once(lead).chain(folded).filter_map(|one| one.news.change().cloned());
+        let content = match (&lead.news, folding) {
+            (News::Notice(notice), _) => Content::Notice(notice.clone()),
+            (News::Change(_), Some(why)) => Content::Digest { changes: by_run(changes().collect()), why: *why },
+            (News::Change(change), None) => Content::Change(change.clone()),
+        };
+        let late = *folding == Some(Folding::Late);
+        let present = lead
+            .news
+            .change()
+            .filter(|_| late)
+            .and_then(|change| Some(self.tracker.state(&change.workspace.key(), &change.run.id)?.snapshot.clone()));
+        let repetitions = self.terms(&lead.to).repetitions;
+        let repeated = lead.unknown_since.is_some_and(|since| !delivery::is_merged(repetitions, since, now));
+        Draft { id: claimed.message_id, content, repeated, present }
+    }
+}
+
+/// Grouped by run, in the order in which the runs come first.
+fn by_run(changes: Vec<crate::model::Change>) -> Vec<crate::model::Change> {
+    let mut order: Vec<_> = Vec::new();
+    for change in &changes {
+        if !order.contains(&change.run.id) {
+            order.push(change.run.id.clone());
+        }
+    }
+    let mut changes = changes;
+    changes.sort_by_key(|change| (order.iter().position(|run| *run == change.run.id), change.sequence));
+    changes
+}
+
+impl Policy for Rules {
+    fn opens_at(&self, to: &Destination, place: &Place, account: Option<&Place>, now: Timestamp) -> Option<Timestamp> {
+        self.outlets.find(to)?;
+        let (terms, steady_since) = (self.terms(to), self.steady_since());
+        if self.is_mended(to, place) {
+            let mut mended = place.clone();
+            mended.revive();
+            return delivery::opens_at(&mended, account, terms, now, steady_since);
+        }
+        delivery::opens_at(place, account, terms, now, steady_since)
+    }
+
+    fn plan(&self, queue: &Queue<'_>, now: Timestamp) -> Plan {
+        let prefer = self.outlets.find(queue.to).map_or(Prefer::default(), |(outlet, _)| outlet.prefer);
+        let looked = elapsed(self.started_at, now) >= PATIENCE
+            || self.tracker.looked_since(&queue.head.workspace, self.started_at);
+        delivery::plan(queue, self.terms(queue.to), prefer, looked, now)
+    }
+
+    fn began(&self, to: &Destination, place: &mut Place, now: Timestamp) {
+        if self.is_mended(to, place) {
+            place.revive();
+        }
+        delivery::began(place, self.terms(to), now);
+    }
+
+    fn ended(
+        &self,
+        settlement: &Settlement,
+        to: &Destination,
+        place: &mut Place,
+        account: Option<&mut Place>,
+    ) -> Vec<Announcement> {
+        let Settlement { outcome, ended_at, chance, .. } = settlement;
+        let turn = delivery::ended(place, account, outcome, self.identity(to), *ended_at, *chance);
+        let surface = || match to {
+            Destination::Room { surface, .. } => surface.clone(),
+            Destination::Channel(name) => name.clone(),
+        };
+        let (destination, reason) = (to.clone(), outcome.reason().to_owned());
+        let kind = match turn {
+            None => return Vec::new(),
+            Some(Turn::Died) => NoticeKind::DestinationDead { destination, reason },
+            Some(Turn::Returned(since)) => NoticeKind::DestinationBack { destination, since },
+            Some(Turn::Denied) => NoticeKind::BotDenied { surface: surface(), reason },
+            Some(Turn::Admitted(since)) => NoticeKind::BotBack { surface: surface(), since },
+        };
+        vec![Announcement { notice: Notice { at: *ended_at, kind }, to: self.outlets.told_of(Some(to)) }]
+    }
+
+    fn message_id(&self) -> Uuid {
+        Uuid::now_v7()
+    }
+}
