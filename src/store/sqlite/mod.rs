@@ -236,7 +236,7 @@ impl Readers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Scope, WorkspaceKey};
+    use crate::model::Scope;
 
     fn subscription(id: usize) -> Subscription {
         Subscription {
