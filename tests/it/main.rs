@@ -14,6 +14,7 @@ mod fake_discord;
 mod faults;
 mod memory;
 mod model;
+mod outages;
 mod pages;
 mod process;
 mod races;
