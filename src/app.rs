@@ -21,7 +21,7 @@ use crate::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
 use crate::http::{self, Pages};
 use crate::meter::Meter;
 use crate::metrics::{AttemptLabels, Metrics};
-use crate::model::{Clock, Outcome, Timestamp, Workspace, elapsed};
+use crate::model::{Clock, Outcome, RunId, Timestamp, Workspace, elapsed};
 use crate::net::{Net, NetError, Refused};
 use crate::poller::Poller;
 use crate::render::{self, Renderer};
@@ -107,25 +107,8 @@ impl App {
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         count_recovered(store.as_ref(), &outlets, &metrics).await?;
         let workspaces = config.workspaces();
-        let link = Arc::clone(&source);
-        let tracker = Tracker::start(
-            Arc::clone(&store),
-            config.standing(now),
-            Box::new(move |workspace, run| link.url(workspace, run)),
-            Spans {
-                waiting_after: config.dataworks.poll.waiting_after.0,
-                blind_after: BLIND_AFTER.max(config.dataworks.poll.slowest.0 * 3),
-            },
-            Arc::clone(&metrics),
-        );
-        let tracker = Arc::new(tracker.await?);
-        let budget = &config.dataworks.budget;
-        let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: budget.per_day() };
-        let meter = Arc::new(Meter::new(source, limits, Arc::clone(&metrics)));
-        let poll = &config.dataworks.poll;
-        let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
-        let poller = Poller::new(Arc::clone(&tracker), Arc::clone(&meter), &workspaces, intervals, now);
-        let poller = Arc::new(poller);
+        let tracker = track(config, &store, &source, &metrics, now).await?;
+        let (meter, poller) = polling(config, &tracker, source, &metrics, now);
         let wording: Wording = Box::new(move |draft, reader, now| renderer.render(draft, reader, now));
         let outages = Outages::new(Arc::clone(&store), Arc::clone(&tracker), outlets.clone(), workspaces.clone(), now);
         let dispatcher = Dispatcher::new(
@@ -237,6 +220,38 @@ impl App {
             _ => Ok(()),
         }
     }
+}
+
+/// What is known, rebuilt from the store.
+async fn track(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    source: &Arc<dyn Source>,
+    metrics: &Arc<Metrics>,
+    now: Timestamp,
+) -> Result<Arc<Tracker>, StoreError> {
+    let poll = &config.dataworks.poll;
+    let spans = Spans { waiting_after: poll.waiting_after.0, blind_after: BLIND_AFTER.max(poll.slowest.0 * 3) };
+    let link = Arc::clone(source);
+    let link = Box::new(move |workspace: &Workspace, run: &RunId| link.url(workspace, run));
+    let tracker = Tracker::start(Arc::clone(store), config.standing(now), link, spans, Arc::clone(metrics));
+    Ok(Arc::new(tracker.await?))
+}
+
+/// Who asks the source, within its budget.
+fn polling(
+    config: &Config,
+    tracker: &Arc<Tracker>,
+    source: Arc<dyn Source>,
+    metrics: &Arc<Metrics>,
+    now: Timestamp,
+) -> (Arc<Meter>, Arc<Poller>) {
+    let (poll, budget) = (&config.dataworks.poll, &config.dataworks.budget);
+    let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: budget.per_day() };
+    let meter = Arc::new(Meter::new(source, limits, Arc::clone(metrics)));
+    let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
+    let poller = Poller::new(Arc::clone(tracker), Arc::clone(&meter), &config.workspaces(), intervals, now);
+    (meter, Arc::new(poller))
 }
 
 async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {

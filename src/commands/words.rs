@@ -106,8 +106,11 @@ pub fn age(freshness: &Freshness, now: Timestamp) -> Text {
         None => text,
     };
     let Some(failure) = &freshness.failure else { return text };
-    let what = if failure.denied { "DataWorks has refused access" } else { "Polling has failed" };
-    let said = cut(&failure.said, 300);
-    let said = said.trim_end_matches('.');
-    text.plain(format!(" {what} for {}: {said}. Watches stay, and what is missed is told later.", ago(failure.since)))
+    let (since, said) = (ago(failure.since), cut(&failure.said, 300));
+    text.plain(match failure.denied {
+        true => {
+            format!(" DataWorks has refused access for {since}: {said}. Watches stay, what is missed is told later.")
+        }
+        false => format!(" Polling has failed for {since}: {said}."),
+    })
 }

@@ -68,11 +68,14 @@ fn section(html: &mut String, pages: &Pages, workspace: &Workspace, now: Timesta
         None => html.push_str("· not seen yet"),
     }
     if let Some(failure) = freshness.failure {
-        let what = if failure.denied { "DataWorks refuses access" } else { "Polling fails" };
+        let (what, watches) = match failure.denied {
+            true => ("DataWorks refuses access", ". Watches stay, what is missed is told later."),
+            false => ("Polling fails", ""),
+        };
         push(
             html,
             format_args!(
-                "<p class=failing>{what} since {}: {}. Watches stay, and what is missed is told later.",
+                "<p class=failing>{what} since {}: {}{watches}",
                 failure.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
                 escape(&failure.said)
             ),

@@ -91,7 +91,7 @@ async fn whoever_asks_while_the_key_is_refused_hears_why_without_a_call() {
     assert!(said.text.ends_with("Watches stay."), "{said:?}");
     let status = bot.say(ROOM, &format!("/status {run}")).await.text;
     assert!(status.contains("DataWorks has refused access for"), "{status}");
-    assert!(status.contains("Watches stay, and what is missed is told later."), "{status}");
+    assert!(status.contains("Watches stay, what is missed is told later."), "{status}");
     let runs = bot.say(ROOM, "/runs").await.text;
     assert!(runs.contains("DataWorks has refused access for"), "{runs}");
     let watched = bot.say("discord:2", &format!("/watch {run}")).await.text;
@@ -168,7 +168,8 @@ async fn two_hundred_workspaces_cost_no_more_than_one_and_come_back_one_after_an
         busiest = busiest.max(bot.world.total_calls() - before);
         before = bot.world.total_calls();
     }
-    assert!(busiest <= 10, "{busiest} calls in one second");
+    // Four a second come back, and those that are back are polled as usual; the budget would allow fifty.
+    assert!(busiest <= 15, "{busiest} calls in one second");
     let told = bot.heard("admins");
     assert!(told.len() == 1 && told[0].starts_with("✅ DataWorks grants access again · w000"), "{told:#?}");
     assert_eq!(bot.take_logs("DataWorks refuses the credentials"), 1);
