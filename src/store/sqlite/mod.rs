@@ -103,6 +103,9 @@ impl Store for Sqlite {
     ) -> Result<super::Claims, StoreError> {
         todo!()
     }
+    async fn release(&self, _: &[Uuid]) -> Result<(), StoreError> {
+        todo!()
+    }
     async fn settle(&self, _: &Settlement, _: &Arc<dyn super::Policy>) -> Result<(), StoreError> {
         todo!()
     }
