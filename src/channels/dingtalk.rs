@@ -55,7 +55,8 @@ fn looks_right(url: &Url) -> bool {
         && url.query_pairs().any(|(name, token)| name == "access_token" && !token.is_empty())
 }
 
-pub const ROBOT: Dialect = Dialect { kind: "dingtalk", escape, escape_title, bold, link };
+pub const ROBOT: Dialect =
+    Dialect { kind: "dingtalk", escape, escape_title, bold, link, limit: TEXT_LIMIT, measure: json_bytes };
 
 /// Backslashes before Markdown's own where it stands as such, entities for HTML, which DingTalk's Markdown also reads.
 /// The zero-width space ends bare links such as `dingtalk://`.
@@ -100,6 +101,8 @@ fn link(label: &str, url: &str) -> String {
 
 /// Of the whole body, in bytes. The page for application robots names this number; custom robots take a little more.
 pub const BODY_LIMIT: usize = 15_000;
+/// What title, preview, link, keyword and frame leave of it in any case.
+const TEXT_LIMIT: usize = 10_000;
 const PREVIEW_LIMIT: usize = 300;
 const BUTTON_LIMIT: usize = 100;
 const URL_LIMIT: usize = 2000;

@@ -48,7 +48,8 @@ fn looks_right(url: &Url) -> bool {
     }
 }
 
-pub const WEBHOOK: Dialect = Dialect { kind: "discord-webhook", escape, escape_title, bold, link };
+pub const WEBHOOK: Dialect =
+    Dialect { kind: "discord-webhook", escape, escape_title, bold, link, limit: DESCRIPTION_LIMIT, measure: utf16 };
 pub const BOT: Dialect = Dialect { kind: "discord", ..WEBHOOK };
 
 /// Backslashes before what <https://docs.discord.com/developers/reference#message-formatting> and Discord's markdown

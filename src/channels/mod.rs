@@ -24,7 +24,7 @@ use url::{Host, Url};
 use crate::model::{Dialect, Message, Outcome, Prefer, RunId, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
-use crate::text::{clean, clean_line};
+use crate::text::{characters, clean, clean_line};
 
 /// A configured way out.
 #[async_trait]
@@ -174,6 +174,8 @@ const PLAIN: Dialect = Dialect {
         (_, true) => label.to_owned(),
         _ => format!("{label} ({url})"),
     },
+    limit: usize::MAX,
+    measure: characters,
 };
 
 fn read_secret(key: &str, secret: &Secret) -> Result<SecretString, Problem> {

@@ -42,7 +42,8 @@ fn looks_right(url: &Url) -> bool {
     matches!(segments.as_slice(), [.., "services", _team, _hook, _token])
 }
 
-pub const WEBHOOK: Dialect = Dialect { kind: "slack-webhook", escape, escape_title, bold, link };
+pub const WEBHOOK: Dialect =
+    Dialect { kind: "slack-webhook", escape, escape_title, bold, link, limit: SECTION_LIMIT, measure: utf16 };
 
 /// Three characters have entities (<https://docs.slack.dev/messaging/formatting-message-text#escaping>), which also
 /// kills every mention: those live in `<…>` only. The others have no escape; where they could pair, a zero-width space
