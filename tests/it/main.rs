@@ -20,6 +20,7 @@ mod races;
 mod sink;
 mod store_contract;
 mod store_file;
+mod store_random;
 mod store_scene;
 mod stories;
 mod templates;

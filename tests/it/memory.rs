@@ -881,14 +881,17 @@ impl Truth {
         let before = ms(before);
         let last = self.changes.values().max_by_key(|kept| kept.recorded).map(|kept| ms(kept.news.at()));
         let at = last.map_or(before, |last| last.max(before));
-        let expired = |row: &Row| {
-            row.is_open() && row.state != DeliveryState::InFlight && row.carrier.is_none() && row.created_at < before
-        };
-        let old: Vec<u64> = self.rows.iter().filter(|(_, row)| expired(row)).map(|(number, _)| *number).collect();
-        for number in old {
-            self.free(number, None);
-            let reason = "it waited so long that nobody needs it any more";
-            self.rows.get_mut(&number).unwrap().end(DeliveryState::Dead, at, Some(reason.to_owned()));
+        let waits = |row: &Row| matches!(row.state, DeliveryState::Pending | DeliveryState::Unknown);
+        let is_old = |row: &Row| waits(row) && row.carrier.is_none() && row.created_at < before;
+        let old: Vec<u64> = self.rows.iter().filter(|(_, row)| is_old(row)).map(|(number, _)| *number).collect();
+        for lead in old {
+            for number in self.free(lead, None).into_iter().chain([lead]) {
+                let row = self.rows.get_mut(&number).unwrap();
+                if row.created_at < before {
+                    let reason = "it waited so long that nobody needs it any more";
+                    row.end(DeliveryState::Dead, at, Some(reason.to_owned()));
+                }
+            }
         }
         let mut deleted = 0;
         let ended: Vec<u64> = self.rows.iter().filter(|(_, row)| !row.is_open()).map(|(number, _)| *number).collect();
