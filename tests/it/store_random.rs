@@ -406,7 +406,7 @@ fn check(rows: &[DeliveryRow]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn both_stores_do_the_same_and_nothing_is_lost(seed in any::<u64>(), steps in steps()) {
