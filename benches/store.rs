@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use callboard::model::{
-    Change, ChangeKind, Destination, RunState, Snapshot, Stage, Status, Timestamp, Workspace, WorkspaceKey,
+    Change, ChangeKind, Destination, Outcome, Place, Plan, Queue, RunState, Snapshot, Stage, Status, Timestamp,
+    Workspace, WorkspaceKey,
 };
-use callboard::store::{NewDelivery, Next, Poll, Recorded, Role, Settings, Settlement, Store, WorkspaceState, open};
+use callboard::store::{
+    Announcement, NewDelivery, Next, Policy, Poll, Recorded, Role, Room, Settings, Settlement, Store, WorkspaceState,
+    open,
+};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tokio::runtime::Runtime;
@@ -57,23 +61,24 @@ impl Bench {
     fn claim_and_settle(&self, count: usize) {
         self.runtime.block_on(async {
             let mut left = count;
+            let policy: Arc<dyn Policy> = Arc::new(OneByOne);
             while left > 0 {
-                let claimed = self.store.claim(now(), left.min(64), &[]).await.unwrap();
+                let room = Room { messages: left.min(64), probes: 16 };
+                let claimed = self.store.claim(now(), room, &policy).await.unwrap().claimed;
                 left -= claimed.len();
-                let settling = claimed.into_iter().map(|delivery| {
-                    let store = Arc::clone(&self.store);
+                let settling = claimed.into_iter().map(|message| {
+                    let (store, policy) = (Arc::clone(&self.store), Arc::clone(&policy));
                     tokio::spawn(async move {
                         let settlement = Settlement {
-                            id: delivery.id,
-                            attempt: delivery.attempt,
+                            id: message.lead.id,
+                            attempt: message.lead.attempt,
                             started_at: now(),
                             ended_at: now(),
-                            outcome: "delivered",
-                            reason: String::new(),
-                            message_id: None,
+                            chance: 0.5,
+                            outcome: Outcome::Delivered { message_id: None, pause: None },
                             next: Next::Delivered,
                         };
-                        store.settle(&settlement).await.unwrap();
+                        store.settle(&settlement, &policy).await.unwrap();
                     })
                 });
                 for task in settling.collect::<Vec<_>>() {
@@ -81,6 +86,27 @@ impl Bench {
                 }
             }
         });
+    }
+}
+
+/// Everything leaves at once and by itself.
+struct OneByOne;
+
+impl Policy for OneByOne {
+    fn opens_at(&self, _: &Destination, _: &Place, _: Option<&Place>, now: Timestamp) -> Option<Timestamp> {
+        Some(now)
+    }
+    fn plan(&self, _: &Queue<'_>, _: Timestamp) -> Plan {
+        Plan::Single
+    }
+    fn began(&self, _: &Destination, place: &mut Place, now: Timestamp) {
+        place.sent = vec![now];
+    }
+    fn ended(&self, _: &Settlement, _: &Destination, _: &mut Place, _: Option<&mut Place>) -> Vec<Announcement> {
+        Vec::new()
+    }
+    fn message_id(&self) -> Uuid {
+        Uuid::now_v7()
     }
 }
 
@@ -123,6 +149,7 @@ fn poll(run: &str, version: i64) -> Poll {
         url: "https://dataworks.example/run".to_owned(),
         sequence: version,
         at: now(),
+        unseen_since: None,
         kind: ChangeKind::StageChanged {
             stage: "STAGE_1".to_owned(),
             from: Status::Init,
@@ -136,8 +163,10 @@ fn poll(run: &str, version: i64) -> Poll {
         sequence: version,
         to: Destination::Channel("ops".to_owned()),
         template: None,
-        subscription: "config:1".to_owned(),
+        subscriptions: vec!["config:1".to_owned()],
         at: now(),
+        urgent: false,
+        missed: false,
     };
     let state = RunState {
         snapshot,
@@ -152,7 +181,7 @@ fn poll(run: &str, version: i64) -> Poll {
     };
     let key: WorkspaceKey = workspace().key();
     Poll {
-        workspace: Some(WorkspaceState { key: key.clone(), baseline_at: now(), horizon: None }),
+        workspace: Some(WorkspaceState { key: key.clone(), baseline_at: now(), horizon: None, seen_at: None }),
         key,
         runs: vec![state],
         changes: vec![change],

@@ -1,222 +1,90 @@
-//! What every store promises, whichever engine is behind it; then what only a file can get wrong.
+//! What every store promises, whichever engine is behind it. Each case runs on SQLite and on the store in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use callboard::model::{
-    Change, ChangeKind, Delivery, DeliveryState, Destination, RunId, RunState, Scope, Selector, Snapshot, Stage,
-    Status, Subscription, Timestamp, Workspace,
+    Claimed, DeliveryState, Destination, Folding, MOST_FOLDED, News, Outcome, Place, Plan, RunState, Scope, Selector,
+    Subscription,
 };
 use callboard::store::{
-    DeliveryFilter, NewDelivery, Next, Poll, Recorded, Role, Settings, Settlement, Store, StoreError, Subscribed,
-    WorkspaceState, open,
+    Claims, DeliveryFilter, Loaded, NewDelivery, Next, Poll, Recorded, Room, Settlement, StoreError, Subscribed,
+    WorkspaceState,
 };
-use proptest::prelude::*;
 use uuid::Uuid;
 
-// ------------------------------------------------------------------------------------------------- the place and cast
+use crate::store_scene::{
+    Ground, Scene, at, change, folded, line, moved, nothing, notice, owed, room, run_id, settled, state, told,
+    warehouse, watch,
+};
 
-/// A place for one store that is opened again and again. PostgreSQL will be another one.
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Place {
-        Place { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("callboard.db")
-    }
-
-    fn settings(&self) -> Settings {
-        Settings { url: format!("sqlite:{}", self.file().display()) }
-    }
-
-    async fn owner(&self) -> Arc<dyn Store> {
-        self.open(Role::Owner).await.unwrap()
-    }
-
-    async fn guest(&self) -> Arc<dyn Store> {
-        self.open(Role::Guest).await.unwrap()
-    }
-
-    async fn open(&self, role: Role) -> Result<Arc<dyn Store>, StoreError> {
-        open(&self.settings(), role).await
-    }
-
-    async fn refusal(&self, role: Role) -> StoreError {
-        match self.open(role).await {
-            Ok(_) => panic!("a store opened that had to be refused to {role:?}"),
-            Err(error) => error,
+macro_rules! on_every_store {
+    ($($case:ident,)*) => {
+        mod sqlite {
+            use super::{Ground, Scene};
+            $(#[tokio::test] async fn $case() { super::$case(Scene::on(Ground::file()).await).await; })*
         }
-    }
-}
-
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
-}
-
-fn warehouse() -> Workspace {
-    Workspace { name: "warehouse".to_owned(), region: "cn-shanghai".to_owned(), project_id: 10_000 }
-}
-
-fn run_id(name: &str) -> RunId {
-    name.parse().unwrap()
-}
-
-fn room(name: &str) -> Destination {
-    Destination::from(name.to_owned())
-}
-
-fn state(run: &str, version: i64) -> RunState {
-    let stage = Stage {
-        code: "PROD".to_owned(),
-        name: "Deploy".to_owned(),
-        step: 1,
-        kind: "Deploy".to_owned(),
-        status: Status::Running,
-        message: String::new(),
+        mod memory {
+            use super::{Ground, Scene};
+            $(#[tokio::test] async fn $case() { super::$case(Scene::on(Ground::memory()).await).await; })*
+        }
     };
-    let snapshot = Snapshot {
-        id: run_id(run),
-        description: "orders_daily v12".to_owned(),
-        creator: "137946317766".to_owned(),
-        status: Status::Running,
-        message: String::new(),
-        created_at: Some(at(0)),
-        modified_at: None,
-        stages: vec![stage],
-    };
-    RunState {
-        snapshot,
-        version,
-        sequence: version,
-        since: BTreeMap::from([("PROD".to_owned(), at(1))]),
-        first_seen: at(0),
-        gate: None,
-        doubted: false,
-        missing: None,
-        lost: false,
-    }
 }
 
-fn change(run: &str, sequence: i64) -> Change {
-    Change {
-        workspace: warehouse(),
-        run: state(run, 1).snapshot,
-        url: "https://example.org/run".to_owned(),
-        sequence,
-        at: at(sequence),
-        kind: ChangeKind::StageChanged {
-            stage: "PROD".to_owned(),
-            from: Status::Init,
-            to: Status::Running,
-            took_ms: Some(48_000),
-        },
-    }
-}
-
-fn owed(run: &str, sequence: i64, to: &str) -> NewDelivery {
-    NewDelivery {
-        id: Uuid::now_v7(),
-        run: run_id(run),
-        sequence,
-        to: room(to),
-        template: None,
-        subscription: "a subscription".to_owned(),
-        at: at(sequence),
-    }
-}
-
-fn nothing() -> Poll {
-    Poll {
-        key: warehouse().key(),
-        workspace: Some(WorkspaceState { key: warehouse().key(), baseline_at: at(0), horizon: None }),
-        runs: vec![],
-        changes: vec![],
-        deliveries: vec![],
-        ended: vec![],
-        forgotten: vec![],
-    }
-}
-
-/// A poll that moves `run` to `version` by one change, which it owes to each of `to`.
-fn moved(run: &str, version: i64, to: &[&str]) -> Poll {
-    Poll {
-        runs: vec![state(run, version)],
-        changes: vec![change(run, version)],
-        deliveries: to.iter().map(|to| owed(run, version, to)).collect(),
-        ..nothing()
-    }
-}
-
-fn watch(id: &str, run: &str, to: &str) -> Subscription {
-    Subscription {
-        id: id.to_owned(),
-        scope: Scope::Run { workspace: warehouse().key(), run: run_id(run) },
-        to: room(to),
-        on: Selector::watch(),
-        stages: vec![],
-        creators: vec![],
-        template: None,
-        by: "cli".to_owned(),
-        created_at: at(0),
-    }
-}
-
-fn settled(delivery: &Delivery, next: Next) -> Settlement {
-    let outcome = match next {
-        Next::Delivered => "delivered",
-        Next::Pending { .. } => "retry",
-        Next::Unknown { .. } => "unknown",
-        Next::Dead => "dead",
-    };
-    Settlement {
-        id: delivery.id,
-        attempt: delivery.attempt,
-        started_at: at(100),
-        ended_at: at(101),
-        outcome,
-        reason: if outcome == "delivered" { String::new() } else { format!("the platform said {outcome}") },
-        message_id: None,
-        next,
-    }
-}
-
-fn told(claimed: &[Delivery]) -> Vec<(String, String, i64)> {
-    claimed.iter().map(|d| (d.to.to_string(), d.change.run.id.to_string(), d.change.sequence)).collect()
-}
-
-fn line(to: &str, run: &str, sequence: i64) -> (String, String, i64) {
-    (to.to_owned(), run.to_owned(), sequence)
-}
-
-async fn record(store: &Arc<dyn Store>, poll: &Poll) {
-    assert_eq!(store.record(poll).await.unwrap(), Recorded::Done, "the poll was refused");
-}
-
-async fn rows(store: &Arc<dyn Store>, filter: DeliveryFilter) -> Vec<callboard::store::DeliveryRow> {
-    store
-        .deliveries(&DeliveryFilter { limit: if filter.limit == 0 { 10_000 } else { filter.limit }, ..filter })
-        .await
-        .unwrap()
-}
-
-async fn states(store: &Arc<dyn Store>) -> Vec<(i64, DeliveryState)> {
-    let rows = rows(store, DeliveryFilter::default()).await;
-    rows.iter().rev().map(|row| (row.delivery.change.sequence, row.state)).collect()
+on_every_store! {
+    what_was_recorded_is_there_after_a_restart,
+    a_poll_computed_from_an_old_state_writes_nothing,
+    the_same_subscription_twice_is_one,
+    a_poll_that_did_not_know_of_a_new_subscription_is_refused,
+    the_last_change_of_a_run_ends_its_watches_and_keeps_its_deliveries,
+    a_change_is_owed_once_to_each_destination_and_template,
+    one_destination_hears_of_one_run_in_order_and_one_at_a_time,
+    claims_take_what_waited_longest_up_to_the_room_and_leave_the_closed,
+    a_dead_message_holds_nothing_up_and_can_be_brought_back,
+    discarding_what_waits_lets_the_next_one_go,
+    a_late_answer_changes_nothing,
+    a_delivery_tells_its_whole_story,
+    lists_and_figures,
+    what_ended_long_ago_is_pruned_and_nothing_else,
+    what_a_dead_process_was_sending_is_unknown_and_sent_again,
+    a_guest_writes_beside_the_owner_who_hears_of_it,
+    many_tasks_write_at_once_and_each_hears_its_own_answer,
+    what_is_urgent_goes_first_and_takes_what_stands_before_it_along,
+    without_what_was_urgent_a_queue_is_as_urgent_as_any_other,
+    what_a_clock_that_was_ahead_put_off_is_due,
+    destinations_that_failed_take_no_more_room_than_they_may,
+    a_plan_may_hold_a_message_or_give_it_up,
+    a_digest_tells_what_waits_and_what_it_told_is_told,
+    a_digest_holds_no_more_than_it_may_and_takes_urgent_runs_first,
+    what_one_template_writes_is_not_folded_into_anothers_message,
+    nothing_overtakes_what_may_have_arrived,
+    a_message_that_is_tried_again_tells_the_same_under_the_same_id,
+    other_words_leave_under_another_id,
+    one_late_change_is_told_as_late_and_gathers_more_until_it_may_have_arrived,
+    a_digest_that_is_refused_falls_apart_and_is_folded_no_more,
+    a_digest_that_dies_takes_what_it_told_along_and_each_can_be_brought_back,
+    what_a_discarded_message_was_to_tell_waits_for_itself,
+    what_is_discarded_while_under_way_decides_at_its_end_about_what_it_told,
+    what_is_discarded_while_under_way_and_fails_frees_what_it_was_to_tell,
+    what_is_discarded_while_under_way_and_never_ends_frees_what_it_was_to_tell,
+    what_is_discarded_out_of_a_digest_is_told_no_more,
+    a_trouble_is_told_once_and_so_is_its_end,
+    what_an_end_brings_with_it_is_written_with_it,
+    the_rooms_of_a_bot_share_what_is_remembered_of_it,
+    what_was_sent_is_remembered_after_a_restart_and_a_person_makes_failures_forgotten,
+    after_an_outage_nothing_waits_for_the_retry_it_had_planned,
+    several_subscriptions_make_one_message_and_count_as_several,
+    a_run_tells_its_history,
+    when_a_workspace_was_seen_is_remembered,
+    what_is_bound_to_a_message_goes_when_that_goes,
 }
 
 // -------------------------------------------------------------------------------------------- runs and subscriptions
 
-#[tokio::test]
-async fn what_was_recorded_is_there_after_a_restart() {
-    let place = Place::new();
-    let store = place.owner().await;
-    assert_eq!(store.load().await.unwrap(), callboard::store::Loaded::default());
+async fn what_was_recorded_is_there_after_a_restart(scene: Scene) {
+    let store = &scene.store;
+    assert_eq!(store.load().await.unwrap(), Loaded::default());
     let standing = Subscription {
         id: "config:1".to_owned(),
         scope: Scope::Workspace { workspace: warehouse().key() },
@@ -227,24 +95,22 @@ async fn what_was_recorded_is_there_after_a_restart() {
     };
     store.subscribe(&watch("w1", "r1", "discord:1"), None).await.unwrap();
     store.subscribe(&standing, None).await.unwrap();
-    let horizon = WorkspaceState { horizon: Some(at(-9)), ..nothing().workspace.unwrap() };
-    record(&store, &Poll { workspace: Some(horizon.clone()), ..moved("r1", 1, &["ops"]) }).await;
+    let horizon = WorkspaceState { horizon: Some(at(-9)), seen_at: Some(at(60)), ..nothing().workspace.unwrap() };
+    scene.record(&Poll { workspace: Some(horizon.clone()), ..moved("r1", 1, &["ops"]) }).await;
     let before = store.load().await.unwrap();
-    drop(store);
+    let scene = scene.reopen().await;
 
-    let after = place.owner().await.load().await.unwrap();
+    let after = scene.store.load().await.unwrap();
     assert_eq!(after, before);
     assert_eq!(after.subscriptions, [watch("w1", "r1", "discord:1"), standing]);
     assert_eq!(after.runs, [(warehouse().key(), state("r1", 1))]);
     assert_eq!(after.workspaces, [horizon]);
 }
 
-#[tokio::test]
-async fn a_poll_computed_from_an_old_state_writes_nothing() {
-    let place = Place::new();
-    let store = place.owner().await;
-    record(&store, &moved("r1", 1, &[])).await;
-    record(&store, &moved("r1", 2, &[])).await;
+async fn a_poll_computed_from_an_old_state_writes_nothing(scene: Scene) {
+    let store = &scene.store;
+    scene.record(&moved("r1", 1, &[])).await;
+    scene.record(&moved("r1", 2, &[])).await;
     let before = store.load().await.unwrap();
     for stale in [1, 2, 4] {
         let mut poll = moved("r1", stale, &["ops"]);
@@ -256,14 +122,12 @@ async fn a_poll_computed_from_an_old_state_writes_nothing() {
     }
     assert_eq!(store.record(&moved("new", 2, &[])).await.unwrap(), Recorded::Stale, "a new run begins with version 1");
     assert_eq!(store.load().await.unwrap(), before);
-    assert_eq!(states(&store).await, []);
+    assert_eq!(scene.states().await, []);
     assert_eq!(store.overview().await.unwrap().changes, 2);
 }
 
-#[tokio::test]
-async fn the_same_subscription_twice_is_one() {
-    let place = Place::new();
-    let store = place.owner().await;
+async fn the_same_subscription_twice_is_one(scene: Scene) {
+    let store = &scene.store;
     let state = state("r1", 1);
     let new = store.subscribe(&watch("w1", "r1", "ops"), Some(&state)).await.unwrap();
     assert_eq!(new, Subscribed::New { run: Some(Box::new(state.clone())) });
@@ -281,169 +145,154 @@ async fn the_same_subscription_twice_is_one() {
     assert_eq!(store.subscribe(&watch("w2", "r1", "ops"), None).await.unwrap(), Subscribed::New { run: None });
 }
 
-#[tokio::test]
-async fn a_poll_that_did_not_know_of_a_new_subscription_is_refused() {
-    let place = Place::new();
-    let store = place.owner().await;
-    record(&store, &moved("r1", 1, &[])).await;
+async fn a_poll_that_did_not_know_of_a_new_subscription_is_refused(scene: Scene) {
+    let store = &scene.store;
+    scene.record(&moved("r1", 1, &[])).await;
     store.subscribe(&watch("w1", "r1", "ops"), Some(&state("r1", 1))).await.unwrap();
     assert_eq!(store.record(&moved("r1", 2, &[])).await.unwrap(), Recorded::Stale);
     let loaded = store.load().await.unwrap();
     assert_eq!(loaded.runs[0].1, RunState { version: 2, ..state("r1", 1) }, "only the version moved");
-    record(&store, &moved("r1", 3, &["ops"])).await;
-    assert_eq!(told(&store.claim(at(99), 9, &[]).await.unwrap()), [line("ops", "r1", 3)]);
+    scene.record(&moved("r1", 3, &["ops"])).await;
+    assert_eq!(told(&scene.claim(at(99), 9).await), [line("ops", "r1", 3)]);
 }
 
-#[tokio::test]
-async fn the_last_change_of_a_run_ends_its_watches_and_keeps_its_deliveries() {
-    let place = Place::new();
-    let store = place.owner().await;
+async fn the_last_change_of_a_run_ends_its_watches_and_keeps_its_deliveries(scene: Scene) {
+    let store = &scene.store;
     store.subscribe(&watch("w1", "r1", "ops"), Some(&state("r1", 1))).await.unwrap();
     store.subscribe(&watch("w2", "r2", "ops"), None).await.unwrap();
     let last = Poll { ended: vec!["w1".to_owned()], ..moved("r1", 2, &["ops"]) };
-    record(&store, &last).await;
+    scene.record(&last).await;
     assert_eq!(store.load().await.unwrap().subscriptions, [watch("w2", "r2", "ops")]);
-    record(&store, &Poll { forgotten: vec![run_id("r1")], ..nothing() }).await;
+    scene.record(&Poll { forgotten: vec![run_id("r1")], ..nothing() }).await;
     let known = store.load().await.unwrap().runs.len();
     assert_eq!(known, 1, "its sequence must not begin anew while its changes are kept");
-    assert_eq!(told(&store.claim(at(99), 9, &[]).await.unwrap()), [line("ops", "r1", 2)]);
+    assert_eq!(told(&scene.claim(at(99), 9).await), [line("ops", "r1", 2)]);
 }
 
 // --------------------------------------------------------------------------------------------------------- deliveries
 
-#[tokio::test]
-async fn a_change_is_owed_once_to_each_destination_and_template() {
-    let place = Place::new();
-    let store = place.owner().await;
+async fn a_change_is_owed_once_to_each_destination_and_template(scene: Scene) {
     let mut poll = moved("r1", 1, &["ops", "ops", "discord:1"]);
     poll.deliveries.push(NewDelivery { template: Some("release".to_owned()), ..owed("r1", 1, "ops") });
-    record(&store, &poll).await;
-    record(&store, &Poll { deliveries: vec![owed("r1", 1, "ops")], ..nothing() }).await;
-    assert_eq!(rows(&store, DeliveryFilter::default()).await.len(), 3);
+    scene.record(&poll).await;
+    scene.record(&Poll { deliveries: vec![owed("r1", 1, "ops")], ..nothing() }).await;
+    assert_eq!(scene.rows(DeliveryFilter::default()).await.len(), 3);
 }
 
-#[tokio::test]
-async fn one_destination_hears_of_one_run_in_order_and_one_at_a_time() {
-    let place = Place::new();
-    let store = place.owner().await;
+async fn one_destination_hears_of_one_run_in_order_and_one_at_a_time(scene: Scene) {
     for version in 1..=3 {
-        record(&store, &moved("r1", version, &["ops"])).await;
+        scene.record(&moved("r1", version, &["ops"])).await;
     }
-    record(&store, &moved("r2", 1, &["ops", "discord:1"])).await;
+    scene.record(&moved("r2", 1, &["ops", "discord:1"])).await;
 
-    let first = store.claim(at(99), 9, &[]).await.unwrap();
-    let mut heads = told(&first);
-    heads.sort();
-    assert_eq!(heads, [line("discord:1", "r2", 1), line("ops", "r1", 1)], "one at a time for each destination");
-    assert_eq!(told(&store.claim(at(99), 9, &[]).await.unwrap()), [line("ops", "r2", 1)]);
-    assert_eq!(store.claim(at(99), 9, &[]).await.unwrap(), [], "the first of r1 is still under way");
-    assert_eq!(store.next_due(&[]).await.unwrap(), None);
+    let first = scene.claim(at(99), 9).await;
+    assert_eq!(told(&first), [line("discord:1", "r2", 1), line("ops", "r1", 1)], "one for each destination");
+    let more = scene.claims(at(99), Room { messages: 9, probes: 9 }).await;
+    assert_eq!(more, Claims::default(), "what waits, waits for attempts under way");
 
-    let r1 = first.iter().find(|d| d.change.run.id == run_id("r1")).unwrap();
-    store.settle(&settled(r1, Next::Pending { at: at(500) })).await.unwrap();
-    assert_eq!(store.claim(at(499), 9, &[]).await.unwrap(), [], "what follows must not overtake a retry");
-    assert_eq!(store.next_due(&[]).await.unwrap(), Some(at(500)));
+    scene.settle(&first[1], Next::Pending { at: at(500) }).await;
+    let r2 = scene.only(at(499)).await;
+    assert_eq!(told(std::slice::from_ref(&r2)), [line("ops", "r2", 1)], "another run may pass");
+    scene.settle(&r2, Next::Delivered).await;
+    assert_eq!(scene.next_at(at(499)).await, Some(at(500)), "what follows must not overtake a retry");
 
-    let again = store.claim(at(500), 9, &[]).await.unwrap();
+    let again = scene.claim(at(500), 9).await;
     assert_eq!(told(&again), [line("ops", "r1", 1)]);
-    assert_eq!((again[0].id, again[0].attempt), (r1.id, 2));
-    store.settle(&settled(&again[0], Next::Delivered)).await.unwrap();
-    assert_eq!(told(&store.claim(at(500), 9, &[]).await.unwrap()), [line("ops", "r1", 2)]);
+    assert_eq!((again[0].lead.id, again[0].lead.attempt), (first[1].lead.id, 2));
+    scene.settle(&again[0], Next::Delivered).await;
+    assert_eq!(told(&scene.claim(at(500), 9).await), [line("ops", "r1", 2)]);
 }
 
-#[tokio::test]
-async fn claims_take_what_waited_longest_up_to_the_limit_and_spare_the_excepted() {
-    let place = Place::new();
-    let store = place.owner().await;
+async fn claims_take_what_waited_longest_up_to_the_room_and_leave_the_closed(scene: Scene) {
     for (n, to) in ["a", "b", "c", "a", "b", "c"].iter().enumerate() {
         let run = format!("r{n}");
         let at = at(i64::try_from(n).unwrap());
         let delivery = NewDelivery { at, ..owed(&run, 1, to) };
-        record(&store, &Poll { deliveries: vec![delivery], ..moved(&run, 1, &[]) }).await;
+        scene.record(&Poll { deliveries: vec![delivery], ..moved(&run, 1, &[]) }).await;
     }
-    assert_eq!(store.claim(at(-1), 9, &[]).await.unwrap(), [], "nothing is due yet");
-    assert_eq!(store.next_due(&[]).await.unwrap(), Some(at(0)));
-    assert_eq!(store.claim(at(99), 0, &[]).await.unwrap(), []);
-    let two = store.claim(at(99), 2, &[room("b")]).await.unwrap();
-    assert_eq!(told(&two), [line("a", "r0", 1), line("c", "r2", 1)]);
-    let due = store.claim(at(4), 9, &[]).await.unwrap();
-    assert_eq!(told(&due), [line("b", "r1", 1), line("a", "r3", 1)]);
-    assert_eq!(store.next_due(&[room("b")]).await.unwrap(), Some(at(5)), "what is spared is nobody's alarm");
-    assert_eq!(told(&store.claim(at(99), 9, &[room("c"), room("nowhere")]).await.unwrap()), [line("b", "r4", 1)]);
+    assert_eq!(scene.next_at(at(-1)).await, Some(at(0)), "nothing is due yet");
+    assert_eq!(scene.claims(at(99), Room { messages: 0, probes: 0 }).await, Claims::default());
+    scene.rules.close("b", Some(at(150)));
+    let two = scene.claims(at(99), Room { messages: 2, probes: 0 }).await;
+    assert_eq!(told(&two.claimed), [line("a", "r0", 1), line("c", "r2", 1)]);
+    assert_eq!(two.next_at, Some(at(150)), "when the closed one opens");
+    scene.rules.close("b", None);
+    assert_eq!(scene.next_at(at(99)).await, None, "it waits for a person");
+    for message in &two.claimed {
+        scene.settle(message, Next::Delivered).await;
+    }
+    assert_eq!(told(&scene.claim(at(4), 9).await), [line("a", "r3", 1)]);
+    assert_eq!(scene.next_at(at(4)).await, Some(at(5)), "what is closed is nobody's alarm");
+    scene.rules.close("b", Some(at(0)));
+    assert_eq!(told(&scene.claim(at(99), 9).await), [line("b", "r1", 1), line("c", "r5", 1)]);
 }
 
-#[tokio::test]
-async fn a_dead_message_holds_nothing_up_and_can_be_brought_back() {
-    let place = Place::new();
-    let store = place.owner().await;
-    record(&store, &moved("r1", 1, &["ops"])).await;
-    record(&store, &moved("r1", 2, &["ops"])).await;
-    let first = store.claim(at(99), 9, &[]).await.unwrap().remove(0);
-    assert!(!store.retry(first.id, at(99)).await.unwrap(), "only a dead one can be retried");
-    store.settle(&settled(&first, Next::Dead)).await.unwrap();
-    assert_eq!(states(&store).await, [(1, DeliveryState::Dead), (2, DeliveryState::Pending)]);
+async fn a_dead_message_holds_nothing_up_and_can_be_brought_back(scene: Scene) {
+    let store = &scene.store;
+    scene.record(&moved("r1", 1, &["ops"])).await;
+    scene.record(&moved("r1", 2, &["ops"])).await;
+    let first = scene.claim(at(99), 9).await.remove(0);
+    assert!(!store.retry(first.lead.id, at(99)).await.unwrap(), "only a dead one can be retried");
+    scene.settle(&first, Next::Dead).await;
+    assert_eq!(scene.states().await, [(1, DeliveryState::Dead), (2, DeliveryState::Pending)]);
 
-    assert!(store.retry(first.id, at(200)).await.unwrap());
-    assert_eq!(store.claim(at(199), 9, &[]).await.unwrap(), [], "the one brought back goes first again");
-    let back = store.claim(at(200), 9, &[]).await.unwrap();
-    assert_eq!((told(&back), back[0].attempt), (vec![line("ops", "r1", 1)], 2));
-    store.settle(&settled(&back[0], Next::Dead)).await.unwrap();
+    assert!(store.retry(first.lead.id, at(200)).await.unwrap());
+    assert_eq!(scene.claim(at(199), 9).await, [], "the one brought back goes first again");
+    let back = scene.claim(at(200), 9).await;
+    assert_eq!((told(&back), back[0].lead.attempt), (vec![line("ops", "r1", 1)], 2));
+    scene.settle(&back[0], Next::Dead).await;
 
-    assert!(store.discard(first.id, at(300)).await.unwrap());
-    assert!(!store.discard(first.id, at(300)).await.unwrap(), "it had ended already");
-    assert!(!store.retry(first.id, at(300)).await.unwrap());
-    let second = store.claim(at(300), 9, &[]).await.unwrap();
+    assert!(store.discard(first.lead.id, at(300)).await.unwrap());
+    assert!(!store.discard(first.lead.id, at(300)).await.unwrap(), "it had ended already");
+    assert!(!store.retry(first.lead.id, at(300)).await.unwrap());
+    let second = scene.claim(at(300), 9).await;
     assert_eq!(told(&second), [line("ops", "r1", 2)]);
-    store.settle(&settled(&second[0], Next::Delivered)).await.unwrap();
-    assert!(!store.discard(second[0].id, at(300)).await.unwrap(), "what was delivered stays delivered");
+    scene.settle(&second[0], Next::Delivered).await;
+    assert!(!store.discard(second[0].lead.id, at(300)).await.unwrap(), "what was delivered stays delivered");
     assert!(!store.discard(Uuid::now_v7(), at(300)).await.unwrap());
 }
 
-#[tokio::test]
-async fn discarding_what_waits_lets_the_next_one_go() {
-    let place = Place::new();
-    let store = place.owner().await;
-    record(&store, &moved("r1", 1, &["ops"])).await;
-    record(&store, &moved("r1", 2, &["ops"])).await;
-    let first = rows(&store, DeliveryFilter::default()).await.pop().unwrap().delivery.id;
+async fn discarding_what_waits_lets_the_next_one_go(scene: Scene) {
+    let store = &scene.store;
+    scene.record(&moved("r1", 1, &["ops"])).await;
+    scene.record(&moved("r1", 2, &["ops"])).await;
+    let first = scene.rows(DeliveryFilter::default()).await.pop().unwrap().delivery.id;
     assert!(store.discard(first, at(50)).await.unwrap());
-    assert_eq!(told(&store.claim(at(99), 9, &[]).await.unwrap()), [line("ops", "r1", 2)]);
+    assert_eq!(told(&scene.claim(at(99), 9).await), [line("ops", "r1", 2)]);
 }
 
-#[tokio::test]
-async fn a_late_answer_changes_nothing() {
-    let place = Place::new();
-    let store = place.owner().await;
-    record(&store, &moved("r1", 1, &["ops"])).await;
-    let first = store.claim(at(10), 1, &[]).await.unwrap().remove(0);
-    store.settle(&settled(&first, Next::Pending { at: at(20) })).await.unwrap();
-    store.settle(&settled(&first, Next::Delivered)).await.unwrap();
-    assert_eq!(states(&store).await, [(1, DeliveryState::Pending)], "that attempt had ended");
-    let second = store.claim(at(20), 1, &[]).await.unwrap().remove(0);
-    store.settle(&settled(&first, Next::Dead)).await.unwrap();
-    assert_eq!(states(&store).await, [(1, DeliveryState::InFlight)], "that was an older attempt");
-    store.settle(&settled(&second, Next::Delivered)).await.unwrap();
-    store.settle(&Settlement { id: Uuid::now_v7(), ..settled(&second, Next::Dead) }).await.unwrap();
-    assert_eq!(states(&store).await, [(1, DeliveryState::Delivered)]);
+async fn a_late_answer_changes_nothing(scene: Scene) {
+    let store = &scene.store;
+    scene.record(&moved("r1", 1, &["ops"])).await;
+    let first = scene.claim(at(10), 1).await.remove(0);
+    scene.settle(&first, Next::Pending { at: at(20) }).await;
+    scene.settle(&first, Next::Delivered).await;
+    assert_eq!(scene.states().await, [(1, DeliveryState::Pending)], "that attempt had ended");
+    let second = scene.claim(at(20), 1).await.remove(0);
+    scene.settle(&first, Next::Dead).await;
+    assert_eq!(scene.states().await, [(1, DeliveryState::InFlight)], "that was an older attempt");
+    scene.settle(&second, Next::Delivered).await;
+    let unheard_of = Settlement { id: Uuid::now_v7(), ..settled(&second, Next::Dead) };
+    store.settle(&unheard_of, &scene.policy).await.unwrap();
+    assert_eq!(scene.states().await, [(1, DeliveryState::Delivered)]);
 }
 
-#[tokio::test]
-async fn a_delivery_tells_its_whole_story() {
-    let place = Place::new();
-    let store = place.owner().await;
-    record(&store, &moved("r1", 1, &["discord:1"])).await;
+async fn a_delivery_tells_its_whole_story(scene: Scene) {
+    let store = &scene.store;
+    scene.record(&moved("r1", 1, &["discord:1"])).await;
     for next in [Next::Unknown { at: at(20) }, Next::Pending { at: at(30) }, Next::Delivered] {
-        let claimed = store.claim(at(50), 1, &[]).await.unwrap().remove(0);
-        store.settle(&settled(&claimed, next)).await.unwrap();
+        let claimed = scene.claim(at(50), 1).await.remove(0);
+        scene.settle(&claimed, next).await;
     }
-    let id = rows(&store, DeliveryFilter::default()).await[0].delivery.id.to_string();
+    let id = scene.rows(DeliveryFilter::default()).await[0].delivery.id.to_string();
     let (row, attempts) = store.delivery(&id[..20].to_uppercase()).await.unwrap().expect("found by its beginning");
+    assert_eq!(row.delivery.unknown_since, Some(at(100)), "when it may first have arrived");
     assert_eq!(
         (row.state, row.next_at, row.settled_at, row.reason),
         (DeliveryState::Delivered, None, Some(at(101)), None)
     );
     assert_eq!((row.delivery.to, row.delivery.attempt), (room("discord:1"), 3));
-    assert_eq!(row.delivery.change, change("r1", 1));
+    assert_eq!(row.delivery.news, News::Change(change("r1", 1)));
     let story: Vec<_> = attempts.iter().map(|a| (a.attempt, a.outcome.as_deref().unwrap())).collect();
     assert_eq!(story, [(1, "unknown"), (2, "retry"), (3, "delivered")]);
     assert_eq!((attempts[0].started_at, attempts[0].ended_at), (at(100), Some(at(101))));
@@ -452,28 +301,26 @@ async fn a_delivery_tells_its_whole_story() {
     assert_eq!(store.delivery("").await.unwrap(), None);
     assert_eq!(store.delivery("%").await.unwrap(), None);
     assert_eq!(store.delivery(&Uuid::new_v4().to_string()).await.unwrap(), None);
-    record(&store, &moved("r1", 2, &["discord:1"])).await;
+    scene.record(&moved("r1", 2, &["discord:1"])).await;
     assert_eq!(store.delivery("0").await.unwrap(), None, "two begin like that");
 }
 
-#[tokio::test]
-async fn lists_and_figures() {
-    let place = Place::new();
-    let store = place.owner().await;
+async fn lists_and_figures(scene: Scene) {
+    let store = &scene.store;
     store.subscribe(&watch("w1", "r1", "a"), Some(&state("r1", 1))).await.unwrap();
-    record(&store, &moved("r1", 2, &["a", "b"])).await;
-    record(&store, &moved("r2", 1, &["a"])).await;
-    let first = store.claim(at(99), 1, &[]).await.unwrap().remove(0);
-    store.settle(&settled(&first, Next::Delivered)).await.unwrap();
+    scene.record(&moved("r1", 2, &["a", "b"])).await;
+    scene.record(&moved("r2", 1, &["a"])).await;
+    let first = scene.claim(at(99), 1).await.remove(0);
+    scene.settle(&first, Next::Delivered).await;
 
-    let newest = rows(&store, DeliveryFilter { limit: 1, ..DeliveryFilter::default() }).await;
-    assert_eq!(newest[0].delivery.change.run.id, run_id("r2"));
-    let to_a = rows(&store, DeliveryFilter { to: Some(room("a")), ..DeliveryFilter::default() }).await;
+    let newest = scene.rows(DeliveryFilter { limit: 1, ..DeliveryFilter::default() }).await;
+    assert_eq!(newest[0].delivery.news.change().unwrap().run.id, run_id("r2"));
+    let to_a = scene.rows(DeliveryFilter { to: Some(room("a")), ..DeliveryFilter::default() }).await;
     assert_eq!(to_a.len(), 2);
     let of_r1 = DeliveryFilter { run: Some(run_id("r1")), ..DeliveryFilter::default() };
-    assert_eq!(rows(&store, of_r1.clone()).await.len(), 2);
+    assert_eq!(scene.rows(of_r1.clone()).await.len(), 2);
     let waiting = DeliveryFilter { state: Some(DeliveryState::Pending), to: Some(room("b")), ..of_r1 };
-    assert_eq!(rows(&store, waiting).await.len(), 1);
+    assert_eq!(scene.rows(waiting).await.len(), 1);
 
     let overview = store.overview().await.unwrap();
     let counts: HashMap<_, _> = overview.deliveries.into_iter().collect();
@@ -483,110 +330,95 @@ async fn lists_and_figures() {
     assert_eq!(overview.recovered, []);
 }
 
-#[tokio::test]
-async fn what_ended_long_ago_is_pruned_and_nothing_else() {
-    let place = Place::new();
-    let store = place.owner().await;
+async fn what_ended_long_ago_is_pruned_and_nothing_else(scene: Scene) {
+    let store = &scene.store;
     for to in ["a", "b", "c"] {
-        record(&store, &moved(&format!("of-{to}"), 1, &[to])).await;
+        scene.record(&moved(&format!("of-{to}"), 1, &[to])).await;
     }
-    record(&store, &moved("silent", 1, &[])).await;
-    let claimed = store.claim(at(50), 2, &[]).await.unwrap();
+    scene.record(&moved("silent", 1, &[])).await;
+    let claimed = scene.claim(at(50), 2).await;
     let old = Settlement { ended_at: at(60), ..settled(&claimed[0], Next::Delivered) };
     let recent = Settlement { ended_at: at(90), ..settled(&claimed[1], Next::Dead) };
-    store.settle(&old).await.unwrap();
-    store.settle(&recent).await.unwrap();
+    store.settle(&old, &scene.policy).await.unwrap();
+    store.settle(&recent, &scene.policy).await.unwrap();
 
+    assert_eq!(store.prune(at(-5)).await.unwrap(), 0);
+    let third = scene.rows(DeliveryFilter { state: Some(DeliveryState::Pending), ..DeliveryFilter::default() }).await;
+    assert_eq!(third.len(), 1, "what is owed stays owed");
     assert_eq!(store.prune(at(70)).await.unwrap(), 1);
     let left: BTreeSet<_> =
-        rows(&store, DeliveryFilter::default()).await.into_iter().map(|row| row.state.as_str()).collect();
-    assert_eq!(left, BTreeSet::from(["dead", "pending"]));
+        scene.rows(DeliveryFilter::default()).await.into_iter().map(|row| row.state.as_str()).collect();
+    assert_eq!(left, BTreeSet::from(["dead"]), "what nobody needs any more is dead and visible");
     assert_eq!(store.overview().await.unwrap().changes, 2, "a change goes with its last delivery");
-    assert_eq!(store.delivery(&claimed[0].id.to_string()).await.unwrap(), None);
+    assert_eq!(store.delivery(&claimed[0].lead.id.to_string()).await.unwrap(), None);
     assert_eq!(store.prune(at(70)).await.unwrap(), 0);
-    assert_eq!(told(&store.claim(at(99), 9, &[]).await.unwrap()).len(), 1, "what is owed stays owed");
+    let ledger = scene.balance().await;
+    assert_eq!(
+        (ledger.owed, ledger.delivered, ledger.dead, ledger.open),
+        (3, 1, 2, 0),
+        "what is deleted stays counted"
+    );
 }
 
 // --------------------------------------------------------------------------------------------- processes and restarts
 
-#[tokio::test]
-async fn what_a_dead_process_was_sending_is_unknown_and_sent_again() {
-    let place = Place::new();
-    let store = place.owner().await;
-    record(&store, &moved("r1", 1, &["discord:1", "ops"])).await;
-    record(&store, &moved("r1", 2, &["ops"])).await;
-    let taken = store.claim(at(10), 9, &[]).await.unwrap();
+async fn what_a_dead_process_was_sending_is_unknown_and_sent_again(scene: Scene) {
+    scene.record(&moved("r1", 1, &["discord:1", "ops"])).await;
+    scene.record(&moved("r1", 2, &["ops"])).await;
+    let taken = scene.claim(at(10), 9).await;
     assert_eq!(taken.len(), 2);
-    drop(store);
 
-    let store = place.owner().await;
+    let scene = scene.reopen().await;
+    let store = &scene.store;
     let recovered = store.overview().await.unwrap().recovered;
     assert_eq!(recovered, [(room("discord:1"), 1), (room("ops"), 1)]);
-    let (row, attempts) = store.delivery(&taken[0].id.to_string()).await.unwrap().unwrap();
+    let (row, attempts) = store.delivery(&taken[0].lead.id.to_string()).await.unwrap().unwrap();
     assert_eq!((row.state, row.reason.as_deref()), (DeliveryState::Unknown, Some("the process ended while sending")));
     assert_eq!((attempts.len(), attempts[0].outcome.as_deref()), (1, Some("unknown")));
     assert_eq!((attempts[0].started_at, attempts[0].ended_at), (at(10), None), "nobody saw it end");
 
-    store.settle(&settled(&taken[0], Next::Delivered)).await.unwrap();
-    let again = store.claim(at(10), 9, &[]).await.unwrap();
-    assert_eq!(again.iter().map(|d| (d.attempt, d.change.sequence)).collect::<Vec<_>>(), [(2, 1), (2, 1)]);
+    scene.settle(&taken[0], Next::Delivered).await;
+    let again = scene.claim(at(10), 9).await;
+    assert_eq!(told(&again), [line("discord:1", "r1", 1), line("ops", "r1", 1)]);
     for delivery in &again {
-        store.settle(&settled(delivery, Next::Delivered)).await.unwrap();
+        assert_eq!((delivery.lead.attempt, delivery.lead.unknown_since), (2, Some(at(10))));
+        scene.settle(delivery, Next::Delivered).await;
     }
-    drop(store);
-    assert_eq!(place.owner().await.overview().await.unwrap().recovered, [], "they are counted once");
+    let scene = scene.reopen().await;
+    assert_eq!(scene.store.overview().await.unwrap().recovered, [], "they are counted once");
 }
 
-#[tokio::test]
-async fn only_one_process_owns_the_store() {
-    let place = Place::new();
-    let first = place.owner().await;
-    assert!(matches!(place.refusal(Role::Owner).await, StoreError::InUse(_)));
-    drop(first);
-    place.owner().await;
-}
-
-#[tokio::test]
-async fn a_guest_writes_beside_the_owner_who_hears_of_it() {
-    let place = Place::new();
-    let owner = place.owner().await;
-    record(&owner, &moved("r1", 1, &["ops"])).await;
-    owner.claim(at(10), 1, &[]).await.unwrap();
+async fn a_guest_writes_beside_the_owner_who_hears_of_it(scene: Scene) {
+    let owner = &scene.store;
+    scene.record(&moved("r1", 1, &["ops"])).await;
+    let message = scene.only(at(10)).await;
     assert!(!owner.changed_elsewhere().await.unwrap(), "the owner's own writes are no news");
 
-    let guest = place.guest().await;
-    assert_eq!(states(&guest).await, [(1, DeliveryState::InFlight)], "a guest leaves what is under way alone");
+    let guest = scene.ground.guest().await;
+    let seen = guest.deliveries(&DeliveryFilter { limit: 9, ..DeliveryFilter::default() }).await.unwrap();
+    assert_eq!(seen[0].state, DeliveryState::InFlight, "a guest leaves what is under way alone");
     assert!(!owner.changed_elsewhere().await.unwrap(), "nobody wrote yet");
     guest.subscribe(&watch("w1", "r1", "ops"), None).await.unwrap();
     assert!(owner.changed_elsewhere().await.unwrap());
     assert!(!owner.changed_elsewhere().await.unwrap(), "told once");
     assert_eq!(owner.load().await.unwrap().subscriptions, [watch("w1", "r1", "ops")]);
+    scene.settle(&message, Next::Pending { at: at(9_000) }).await;
+    assert!(!owner.changed_elsewhere().await.unwrap());
+    assert!(guest.revive(&room("ops"), at(20)).await.unwrap());
+    assert!(owner.changed_elsewhere().await.unwrap(), "a destination brought back is news");
     assert!(guest.unsubscribe("w1").await.unwrap());
     drop(guest);
     assert!(owner.changed_elsewhere().await.unwrap());
 }
 
-#[tokio::test]
-async fn a_guest_alone_creates_the_store_and_the_owner_takes_it_over() {
-    let place = Place::new();
-    let guest = place.guest().await;
-    guest.subscribe(&watch("w1", "r1", "ops"), None).await.unwrap();
-    let owner = place.owner().await;
-    assert_eq!(owner.load().await.unwrap().subscriptions.len(), 1);
-    assert!(matches!(place.refusal(Role::Owner).await, StoreError::InUse(_)));
-}
-
-#[tokio::test]
-async fn many_tasks_write_at_once_and_each_hears_its_own_answer() {
-    let place = Place::new();
-    let store = place.owner().await;
+async fn many_tasks_write_at_once_and_each_hears_its_own_answer(scene: Scene) {
     let tasks: Vec<_> = (0..32)
         .map(|n| {
-            let store = Arc::clone(&store);
+            let store = Arc::clone(&scene.store);
             tokio::spawn(async move {
                 let run = format!("r{n}");
                 for version in 1..=20 {
-                    record(&store, &moved(&run, version, &["ops"])).await;
+                    assert_eq!(store.record(&moved(&run, version, &["ops"])).await.unwrap(), Recorded::Done);
                     let stale = store.record(&moved(&run, version, &["ops"])).await.unwrap();
                     assert_eq!(stale, Recorded::Stale, "a neighbour's success is not mine");
                     let unknown_change = Poll { deliveries: vec![owed(&run, 9_999, "ops")], ..nothing() };
@@ -599,309 +431,449 @@ async fn many_tasks_write_at_once_and_each_hears_its_own_answer() {
     for task in tasks {
         task.await.unwrap();
     }
-    let counts = store.overview().await.unwrap();
+    let counts = scene.store.overview().await.unwrap();
     assert_eq!((counts.changes, counts.deliveries), (640, vec![(DeliveryState::Pending, 640)]));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_paused_clock_stands_still_while_the_store_works() {
-    let place = Place::new();
-    let ticking = tokio::spawn(async {
-        let mut ticker = tokio::time::interval(std::time::Duration::from_secs(1));
-        loop {
-            ticker.tick().await;
+// ------------------------------------------------------------------------------------------------ lanes and turns
+
+/// Runs of which each owes one message to `ops`, recorded one second after another.
+async fn backlog(scene: &Scene, runs: &[&str]) {
+    for (seconds, run) in (0..).zip(runs) {
+        let delivery = NewDelivery { at: at(seconds), ..owed(run, 1, "ops") };
+        scene.record(&Poll { deliveries: vec![delivery], ..moved(run, 1, &[]) }).await;
+    }
+}
+
+async fn what_is_urgent_goes_first_and_takes_what_stands_before_it_along(scene: Scene) {
+    backlog(&scene, &["r1", "r2"]).await;
+    let mut failed = moved("r2", 2, &["ops"]);
+    failed.deliveries[0].urgent = true;
+    scene.record(&failed).await;
+    scene.record(&moved("elsewhere", 1, &["zz"])).await;
+    let first = scene.claim(at(99), 1).await;
+    assert_eq!(told(&first), [line("ops", "r2", 1)], "what stands before the failure");
+    scene.settle(&first[0], Next::Delivered).await;
+    let second = scene.claim(at(99), 1).await;
+    assert_eq!(told(&second), [line("ops", "r2", 2)], "over all destinations too");
+    scene.settle(&second[0], Next::Delivered).await;
+    assert_eq!(told(&scene.claim(at(99), 9).await), [line("ops", "r1", 1), line("zz", "elsewhere", 1)]);
+}
+
+async fn without_what_was_urgent_a_queue_is_as_urgent_as_any_other(scene: Scene) {
+    backlog(&scene, &["r1", "r2"]).await;
+    let mut failed = moved("r2", 2, &["ops"]);
+    failed.deliveries[0].urgent = true;
+    scene.record(&failed).await;
+    assert!(scene.store.discard(failed.deliveries[0].id, at(50)).await.unwrap());
+    assert_eq!(told(&scene.claim(at(99), 9).await), [line("ops", "r1", 1)]);
+}
+
+async fn what_a_clock_that_was_ahead_put_off_is_due(scene: Scene) {
+    backlog(&scene, &["r1"]).await;
+    let message = scene.only(at(99)).await;
+    let far = at(99) + Duration::from_secs(29 * 3600);
+    scene.settle(&message, Next::Pending { at: far }).await;
+    assert_eq!(scene.next_at(at(99)).await, Some(far), "no longer than any wait");
+    scene.only(at(98)).await;
+}
+
+async fn destinations_that_failed_take_no_more_room_than_they_may(scene: Scene) {
+    for to in ["a", "b", "c"] {
+        scene.record(&moved(&format!("of-{to}"), 1, &[to])).await;
+    }
+    for message in scene.claim(at(10), 9).await {
+        assert!(!message.probe);
+        let next = if message.lead.to == room("c") { Next::Delivered } else { Next::Pending { at: at(20) } };
+        scene.settle(&message, next).await;
+    }
+    scene.record(&moved("of-c", 2, &["c"])).await;
+    let claims = scene.claims(at(30), Room { messages: 9, probes: 1 }).await;
+    assert_eq!(told(&claims.claimed), [line("c", "of-c", 2), line("a", "of-a", 1)]);
+    assert_eq!(claims.claimed.iter().map(|message| message.probe).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(claims.next_at, None, "it waits for room, which attempts under way have");
+}
+
+async fn a_plan_may_hold_a_message_or_give_it_up(scene: Scene) {
+    backlog(&scene, &["r1", "r2"]).await;
+    scene.rules.plan_for("ops", Plan::Hold(at(77)));
+    assert_eq!(scene.next_at(at(50)).await, Some(at(77)));
+    scene.rules.plan_for("ops", Plan::GiveUp { reason: "nobody wants it" });
+    let claims = scene.claims(at(50), Room { messages: 9, probes: 9 }).await;
+    assert_eq!((claims.claimed, claims.next_at), (vec![], Some(at(50))), "there may be more at once");
+    let row = scene.all().await.remove(0);
+    assert_eq!(
+        (row.state, row.reason.as_deref(), row.settled_at),
+        (DeliveryState::Dead, Some("nobody wants it"), Some(at(50)))
+    );
+    assert_eq!(scene.balance().await.dead, 1);
+}
+
+// --------------------------------------------------------------------------------------------------------- folding
+
+/// A backlog of three runs, one of them urgent, folded into the message of `r1 1`.
+async fn digest(scene: &Scene) -> Claimed {
+    backlog(scene, &["r1", "r2", "r3"]).await;
+    scene.record(&moved("r1", 2, &["ops"])).await;
+    let mut failed = moved("r3", 2, &["ops"]);
+    (failed.deliveries[0].urgent, failed.deliveries[0].at) = (true, at(30));
+    scene.record(&failed).await;
+    // An urgent head leads.
+    scene.rules.plan_for("ops", Plan::Digest { rows: MOST_FOLDED });
+    let digest = scene.only(at(60)).await;
+    scene.rules.plan_for("ops", Plan::Single);
+    digest
+}
+
+async fn a_digest_tells_what_waits_and_what_it_told_is_told(scene: Scene) {
+    let digest = digest(&scene).await;
+    assert_eq!(*scene.rules.asked.lock().unwrap(), [(2, 5)], "two of the run, five in all");
+    assert_eq!(
+        (told(std::slice::from_ref(&digest)), digest.folding),
+        (vec![line("ops", "r3", 1)], Some(Folding::Rate))
+    );
+    assert_eq!(folded(&digest), ["r1 1", "r2 1", "r1 2", "r3 2"], "in order of recording");
+    assert_eq!(digest.message_id, digest.lead.id);
+    let bound = scene.all().await.remove(0);
+    assert_eq!((bound.state, bound.folded_into, bound.next_at), (DeliveryState::Pending, Some(digest.lead.id), None));
+
+    scene.settle(&digest, Next::Delivered).await;
+    let rows = scene.all().await;
+    let states: BTreeSet<_> = rows.iter().map(|row| (row.state.as_str(), row.folded_into.is_some())).collect();
+    assert_eq!(states, BTreeSet::from([("delivered", false), ("superseded", true)]));
+    assert!(rows.iter().all(|row| row.settled_at == Some(at(101))));
+    let ledger = scene.balance().await;
+    assert_eq!((ledger.owed, ledger.delivered, ledger.folded, ledger.open), (5, 1, 4, 0));
+    assert_eq!(scene.store.prune(at(500)).await.unwrap(), 5);
+    assert_eq!(scene.balance().await, ledger, "what is deleted stays counted");
+}
+
+async fn a_digest_holds_no_more_than_it_may_and_takes_urgent_runs_first(scene: Scene) {
+    backlog(&scene, &["r1", "r2", "r3"]).await;
+    let mut failed = moved("r3", 2, &["ops"]);
+    failed.deliveries[0].urgent = true;
+    scene.record(&failed).await;
+    scene.record(&moved("r1", 2, &["ops"])).await;
+    // The head is r3 1; without it, r1 1 would be.
+    scene.rules.plan_for("ops", Plan::Digest { rows: 4 });
+    let message = scene.only(at(60)).await;
+    assert_eq!(folded(&message), ["r1 1", "r3 2", "r1 2"], "its own run, then the oldest, whole runs before parts");
+}
+
+async fn what_one_template_writes_is_not_folded_into_anothers_message(scene: Scene) {
+    backlog(&scene, &["r1"]).await;
+    let release = |run: &str| NewDelivery { template: Some("release".to_owned()), ..owed(run, 1, "ops") };
+    scene.record(&Poll { deliveries: vec![release("r2")], ..moved("r2", 1, &[]) }).await;
+    scene.record(&moved("r1", 2, &["ops"])).await;
+    scene.rules.plan_for("ops", Plan::Digest { rows: 9 });
+    let message = scene.only(at(60)).await;
+    assert_eq!(folded(&message), ["r1 2"]);
+    scene.settle(&message, Next::Delivered).await;
+    let other = scene.only(at(60)).await;
+    assert_eq!((folded(&other), other.folding), (vec![], None), "a digest of one is none");
+    assert_eq!(*scene.rules.asked.lock().unwrap(), [(2, 3), (1, 1)]);
+}
+
+async fn nothing_overtakes_what_may_have_arrived(scene: Scene) {
+    backlog(&scene, &["r1", "r2"]).await;
+    scene.record(&moved("r2", 2, &["ops"])).await;
+    let first = scene.only(at(0)).await;
+    scene.settle(&first, Next::Delivered).await;
+    let second = scene.only(at(1)).await;
+    scene.settle(&second, Next::Unknown { at: at(500) }).await;
+    backlog(&scene, &["r3"]).await;
+    scene.rules.plan_for("ops", Plan::Digest { rows: 9 });
+    let third = scene.only(at(60)).await;
+    assert_eq!((told(std::slice::from_ref(&third)), folded(&third)), (vec![line("ops", "r3", 1)], vec![]));
+    scene.settle(&third, Next::Delivered).await;
+    let again = scene.only(at(500)).await;
+    assert_eq!((again.lead.id, folded(&again), again.message_id), (second.lead.id, vec![], second.lead.id));
+    assert_eq!(again.lead.unknown_since, Some(at(100)));
+}
+
+async fn a_message_that_is_tried_again_tells_the_same_under_the_same_id(scene: Scene) {
+    let first = digest(&scene).await;
+    for next in [Next::Pending { at: at(70) }, Next::Unknown { at: at(70) }, Next::Pending { at: at(70) }] {
+        scene.settle(&first_attempt(&scene, &first).await, next).await;
+        scene.record(&moved("late", scene.store.overview().await.unwrap().changes as i64 - 4, &["ops"])).await;
+        scene.rules.plan_for("ops", Plan::Digest { rows: 20 });
+        let again = scene.only(at(80)).await;
+        assert_eq!((again.message_id, again.folding), (first.message_id, first.folding));
+        assert_eq!(folded(&again), folded(&first));
+        assert_eq!(again.lead.attempt, first_attempt(&scene, &first).await.lead.attempt);
+    }
+    let scene = scene.reopen().await;
+    let again = scene.only(at(80)).await;
+    assert_eq!((again.message_id, folded(&again)), (first.message_id, folded(&first)), "after a death too");
+}
+
+/// The same message as its last attempt had it.
+async fn first_attempt(scene: &Scene, message: &Claimed) -> Claimed {
+    let (row, _) = scene.store.delivery(&message.lead.id.to_string()).await.unwrap().unwrap();
+    Claimed { lead: row.delivery, ..message.clone() }
+}
+
+async fn other_words_leave_under_another_id(scene: Scene) {
+    backlog(&scene, &["r1"]).await;
+    let first = scene.only(at(10)).await;
+    assert_eq!(first.message_id, first.lead.id);
+    scene.settle(&first, Next::Pending { at: at(20) }).await;
+    scene.record(&moved("r1", 2, &["ops"])).await;
+    scene.rules.plan_for("ops", Plan::CatchUp { rows: 2 });
+    let second = scene.only(at(20)).await;
+    assert_eq!((folded(&second), second.folding), (vec!["r1 2".to_owned()], Some(Folding::Late)));
+    assert_ne!(second.message_id, first.message_id);
+    scene.settle(&second, Next::Pending { at: at(30) }).await;
+    assert_eq!(scene.only(at(30)).await.message_id, second.message_id, "constant over retries");
+}
+
+async fn one_late_change_is_told_as_late_and_gathers_more_until_it_may_have_arrived(scene: Scene) {
+    backlog(&scene, &["r1"]).await;
+    scene.rules.plan_for("ops", Plan::CatchUp { rows: 9 });
+    let first = scene.only(at(10)).await;
+    assert_eq!((folded(&first), first.folding), (vec![], Some(Folding::Late)));
+    scene.settle(&first, Next::Pending { at: at(20) }).await;
+    scene.record(&moved("r1", 2, &["ops"])).await;
+    let second = scene.only(at(20)).await;
+    assert_eq!(folded(&second), ["r1 2"]);
+    scene.settle(&second, Next::Unknown { at: at(30) }).await;
+    scene.record(&moved("r1", 3, &["ops"])).await;
+    assert_eq!(folded(&scene.only(at(30)).await), ["r1 2"]);
+}
+
+async fn a_digest_that_is_refused_falls_apart_and_is_folded_no_more(scene: Scene) {
+    let digest = digest(&scene).await;
+    scene.settle(&digest, Next::Rejected).await;
+    let rows = scene.all().await;
+    assert!(rows.iter().all(|row| row.state == DeliveryState::Pending && row.folded_into.is_none()));
+    assert!(rows.iter().all(|row| row.next_at == Some(at(101)) && row.folding.is_none()), "{rows:#?}");
+    scene.rules.plan_for("ops", Plan::Digest { rows: 9 });
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let message = scene.only(at(200)).await;
+        assert_eq!((folded(&message), message.folding), (vec![], None));
+        if message.lead.id == digest.lead.id {
+            assert_ne!(message.message_id, digest.message_id, "other words, another id");
         }
-    });
-    let before = tokio::time::Instant::now();
-    let store = place.owner().await;
-    for version in 1..=50 {
-        record(&store, &moved("r1", version, &["ops"])).await;
-        store.next_due(&[]).await.unwrap();
+        seen.extend(told(std::slice::from_ref(&message)));
+        scene.settle(&message, Next::Rejected).await;
     }
-    assert_eq!(before.elapsed(), std::time::Duration::ZERO);
-    ticking.abort();
+    let of_r3: Vec<_> = seen.iter().filter(|(_, run, _)| run == "r3").map(|(_, _, sequence)| *sequence).collect();
+    assert_eq!((seen.len(), of_r3), (5, vec![1, 2]));
+    assert_eq!(scene.balance().await.dead, 5, "refused by itself, it is dead");
 }
 
-// ------------------------------------------------------------------------------------------- what a file can get wrong
+async fn a_digest_that_dies_takes_what_it_told_along_and_each_can_be_brought_back(scene: Scene) {
+    let digest = digest(&scene).await;
+    scene.settle(&digest, Next::Unknown { at: at(110) }).await;
+    scene.settle(&scene.only(at(110)).await, Next::Dead).await;
+    assert_eq!(scene.balance().await.dead, 5);
+    assert!(scene.all().await.iter().all(|row| row.reason.as_deref() == Some("the platform said dead")));
+    let told_too = &digest.folded[0];
+    assert!(scene.store.retry(told_too.id, at(200)).await.unwrap());
+    let back = scene.only(at(200)).await;
+    assert_eq!((back.lead.id, folded(&back), back.folding), (told_too.id, vec![], None), "it alone");
+    assert_eq!(back.lead.unknown_since, Some(at(100)), "the digest may have told it");
+    assert!(scene.store.retry(digest.lead.id, at(200)).await.unwrap());
+    scene.settle(&back, Next::Delivered).await;
+    let lead = scene.only(at(200)).await;
+    assert_eq!((lead.lead.id, folded(&lead)), (digest.lead.id, vec![]));
+    assert_ne!(lead.message_id, digest.message_id);
+    scene.balance().await;
+}
 
-#[tokio::test]
-async fn only_a_file_is_a_store_so_far() {
-    for (url, word) in [
-        ("postgres://u:hunter2@db/x", "not built in yet"),
-        ("mysql://u:hunter2@db/x", "sqlite:PATH"),
-        ("callboard.db", "sqlite:PATH"),
-        ("sqlite:", "PATH is a file"),
-        ("sqlite::memory:", "PATH is a file"),
-    ] {
-        let settings = Settings { url: url.to_owned() };
-        let Err(error) = open(&settings, Role::Owner).await else { panic!("{url} opened") };
-        let said = error.to_string();
-        assert!(
-            matches!(error, StoreError::Open(_)) && said.contains(word) && !said.contains("hunter2"),
-            "{url}: {said}"
-        );
-        assert_eq!(settings.check().len(), 1, "{url}");
+async fn what_a_discarded_message_was_to_tell_waits_for_itself(scene: Scene) {
+    let digest = digest(&scene).await;
+    scene.settle(&digest, Next::Unknown { at: at(110) }).await;
+    assert!(scene.store.discard(digest.lead.id, at(105)).await.unwrap());
+    let rows = scene.all().await;
+    let freed: Vec<_> = rows.iter().filter(|row| row.state == DeliveryState::Pending).collect();
+    assert_eq!(freed.len(), 4);
+    assert!(freed.iter().all(|row| row.folded_into.is_none() && row.delivery.unknown_since == Some(at(100))));
+    let ledger = scene.balance().await;
+    assert_eq!((ledger.suppressed, ledger.open, ledger.folded), (1, 4, 0));
+}
+
+async fn what_is_discarded_while_under_way_decides_at_its_end_about_what_it_told(scene: Scene) {
+    let digest = digest(&scene).await;
+    assert!(scene.store.discard(digest.lead.id, at(65)).await.unwrap());
+    let waits: Vec<_> = scene.claim(at(70), 9).await;
+    assert_eq!(told(&waits), [], "what may be told right now is not told twice");
+    scene.settle(&digest, Next::Delivered).await;
+    let ledger = scene.balance().await;
+    assert_eq!((ledger.suppressed, ledger.folded, ledger.open), (1, 4, 0));
+}
+
+async fn what_is_discarded_while_under_way_and_fails_frees_what_it_was_to_tell(scene: Scene) {
+    let digest = digest(&scene).await;
+    assert!(scene.store.discard(digest.lead.id, at(65)).await.unwrap());
+    scene.settle(&digest, Next::Unknown { at: at(500) }).await;
+    let first = scene.only(at(102)).await;
+    assert_eq!((first.lead.unknown_since, first.folding), (Some(at(100)), None));
+    assert_eq!(scene.balance().await.open, 4);
+}
+
+async fn what_is_discarded_while_under_way_and_never_ends_frees_what_it_was_to_tell(scene: Scene) {
+    let digest = digest(&scene).await;
+    assert!(scene.store.discard(digest.lead.id, at(65)).await.unwrap());
+    let scene = scene.reopen().await;
+    assert_eq!(scene.only(at(102)).await.lead.unknown_since, Some(at(60)));
+    let (_, attempts) = scene.store.delivery(&digest.lead.id.to_string()).await.unwrap().unwrap();
+    assert_eq!(attempts[0].outcome.as_deref(), Some("unknown"));
+    assert_eq!(scene.store.overview().await.unwrap().recovered, [], "nobody waits for it");
+}
+
+async fn what_is_discarded_out_of_a_digest_is_told_no_more(scene: Scene) {
+    let digest = digest(&scene).await;
+    scene.settle(&digest, Next::Pending { at: at(110) }).await;
+    assert!(scene.store.discard(digest.folded[0].id, at(105)).await.unwrap());
+    let again = scene.only(at(110)).await;
+    assert_eq!(folded(&again), ["r2 1", "r1 2", "r3 2"]);
+    assert_ne!(again.message_id, digest.message_id, "other words, and nobody can have got the first ones");
+    scene.settle(&again, Next::Unknown { at: at(120) }).await;
+    assert!(scene.store.discard(digest.folded[1].id, at(115)).await.unwrap());
+    let third = scene.only(at(120)).await;
+    assert_eq!((folded(&third).len(), third.message_id), (2, again.message_id), "whoever got it recognises it");
+    scene.settle(&third, Next::Delivered).await;
+    let ledger = scene.balance().await;
+    assert_eq!((ledger.delivered, ledger.folded, ledger.suppressed), (1, 2, 2));
+}
+
+// ---------------------------------------------------------------------------------- notices, places and the ledger
+
+async fn a_trouble_is_told_once_and_so_is_its_end(scene: Scene) {
+    let store = &scene.store;
+    assert!(!store.announce(&notice("hr", true, 1, &["ops"])).await.unwrap(), "an end of nothing");
+    assert!(store.announce(&notice("hr", false, 2, &["ops", "dev", "ops"])).await.unwrap());
+    assert!(!store.announce(&notice("hr", false, 3, &["ops"])).await.unwrap(), "told already");
+    assert!(store.announce(&notice("it", false, 3, &[])).await.unwrap(), "another subject");
+    assert_eq!(store.prune(at(2)).await.unwrap(), 0);
+    assert!(!store.announce(&notice("it", false, 9, &["ops"])).await.unwrap(), "remembered over the years");
+    backlog(&scene, &["r1"]).await;
+    scene.rules.plan_for("ops", Plan::Digest { rows: 9 });
+    let messages = scene.claim(at(60), 9).await;
+    let is_notice = |message: &Claimed| matches!(message.lead.news, News::Notice(_)) && message.folded.is_empty();
+    assert_eq!(messages.iter().filter(|message| is_notice(message)).count(), 2, "urgent, and never folded");
+    assert!(store.announce(&notice("hr", true, 70, &["ops"])).await.unwrap());
+    for message in &messages {
+        scene.settle(message, Next::Delivered).await;
     }
-    assert_eq!(Place::new().settings().check(), []);
+    let after = scene.only(at(200)).await;
+    assert!(is_notice(&after), "in order of its subject, before progress");
+    assert_eq!(scene.all().await[0].subscriptions, Vec::<String>::new());
+    let ledger = scene.balance().await;
+    assert_eq!((ledger.owed, ledger.delivered, ledger.open), (4, 2, 2));
 }
 
-#[tokio::test]
-async fn a_missing_folder_is_named() {
-    let place = Place::new();
-    let settings = Settings { url: format!("sqlite:{}/no/such.db", place.folder.path().display()) };
-    for role in [Role::Owner, Role::Guest] {
-        let Err(error) = open(&settings, role).await else { panic!("opened in a folder that is not there") };
-        assert!(error.to_string().contains("/no does not exist"), "{error}");
+async fn what_an_end_brings_with_it_is_written_with_it(scene: Scene) {
+    backlog(&scene, &["r1"]).await;
+    let message = scene.only(at(10)).await;
+    scene.rules.notices.lock().unwrap().push(notice("ops", false, 101, &["dev"]));
+    scene.settle(&message, Next::Dead).await;
+    let places = scene.store.places().await.unwrap();
+    let open: BTreeMap<String, (u64, u32)> =
+        places.into_iter().map(|row| (row.to.to_string(), (row.open, row.place.failures))).collect();
+    assert_eq!(open, BTreeMap::from([("dev".to_owned(), (1, 0)), ("ops".to_owned(), (0, 1))]));
+    assert!(matches!(scene.only(at(101)).await.lead.news, News::Notice(_)));
+}
+
+async fn the_rooms_of_a_bot_share_what_is_remembered_of_it(scene: Scene) {
+    scene.record(&moved("r1", 1, &["discord:1", "discord:2", "ops"])).await;
+    let bot = Destination::from("discord:".to_owned());
+    for message in scene.claim(at(10), 9).await {
+        let settlement = Settlement {
+            outcome: Outcome::Denied { reason: "401".to_owned() },
+            ..settled(&message, Next::Pending { at: at(7_000) })
+        };
+        scene.store.settle(&settlement, &scene.policy).await.unwrap();
     }
+    let places = scene.store.places().await.unwrap();
+    let failures: Vec<_> = places.iter().map(|row| (row.to.to_string(), row.place.failures)).collect();
+    let expected = [("discord:", 2), ("discord:1", 0), ("discord:2", 0), ("ops", 1)];
+    assert_eq!(failures, expected.map(|(to, failures)| (to.to_owned(), failures)));
+    assert_eq!(scene.next_at(at(200)).await, Some(at(7_000)));
+    assert!(scene.store.revive(&bot, at(200)).await.unwrap());
+    assert_eq!(told(&scene.claim(at(200), 9).await), [line("discord:1", "r1", 1), line("discord:2", "r1", 1)]);
+    assert!(scene.store.places().await.unwrap().iter().all(|row| row.to != bot), "nothing is left to remember");
+    assert!(!scene.store.revive(&bot_of("slack"), at(200)).await.unwrap());
 }
 
-#[cfg(unix)]
-#[tokio::test]
-async fn only_its_user_can_read_the_store() {
-    use std::os::unix::fs::PermissionsExt;
-    let place = Place::new();
-    let store = place.owner().await;
-    record(&store, &moved("r1", 1, &["ops"])).await;
-    for file in std::fs::read_dir(place.folder.path()).unwrap() {
-        let file = file.unwrap();
-        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.file_name());
+fn bot_of(surface: &str) -> Destination {
+    Destination::Room { surface: surface.to_owned(), room: String::new() }
+}
+
+async fn what_was_sent_is_remembered_after_a_restart_and_a_person_makes_failures_forgotten(scene: Scene) {
+    backlog(&scene, &["r1", "r2"]).await;
+    let message = scene.only(at(10)).await;
+    scene.settle(&message, Next::Pending { at: at(9_000) }).await;
+    let scene = scene.reopen().await;
+    let place = scene.store.places().await.unwrap().remove(0);
+    assert_eq!((place.place.failures, place.place.sent, place.open), (1, vec![at(10)], 2));
+    assert!(scene.store.revive(&room("ops"), at(200)).await.unwrap());
+    let place = scene.store.places().await.unwrap().remove(0).place;
+    assert_eq!(place, Place { sent: vec![at(10)], ..Place::default() }, "its pace still counts");
+    let due: Vec<_> = scene.all().await.into_iter().map(|row| row.next_at.unwrap()).collect();
+    assert_eq!(due, [at(200), at(1)], "due, and no later than before");
+    assert!(!scene.store.revive(&room("nowhere"), at(200)).await.unwrap());
+}
+
+async fn after_an_outage_nothing_waits_for_the_retry_it_had_planned(scene: Scene) {
+    backlog(&scene, &["r1", "r2", "r3"]).await;
+    for wait in [9_000, 9_001] {
+        let message = scene.only(at(10)).await;
+        scene.settle(&message, Next::Pending { at: at(wait) }).await;
     }
+    let message = scene.only(at(10)).await;
+    assert!(message.probe);
+    scene.settle(&message, Next::Delivered).await;
+    let due: Vec<_> = scene.all().await.into_iter().filter_map(|row| row.next_at).collect();
+    assert_eq!(due, [at(101), at(101)]);
 }
 
-/// A store with something in it, closed.
-async fn filled() -> Place {
-    let place = Place::new();
-    let store = place.owner().await;
-    for n in 0..50 {
-        record(&store, &moved(&format!("r{n}"), 1, &["ops"])).await;
+async fn several_subscriptions_make_one_message_and_count_as_several(scene: Scene) {
+    let subscriptions = vec!["w1".to_owned(), "config:00ff".to_owned(), "w3".to_owned()];
+    let delivery = NewDelivery { subscriptions: subscriptions.clone(), ..owed("r1", 1, "ops") };
+    scene.record(&Poll { deliveries: vec![delivery, owed("r1", 1, "dev")], ..moved("r1", 1, &[]) }).await;
+    assert_eq!(scene.all().await[0].subscriptions, subscriptions);
+    let ledger = scene.balance().await;
+    assert_eq!((ledger.owed, ledger.open, ledger.suppressed), (4, 2, 2));
+}
+
+async fn a_run_tells_its_history(scene: Scene) {
+    for version in 1..=3 {
+        scene.record(&moved("r1", version, if version == 2 { &[] } else { &["ops", "dev"] })).await;
     }
-    drop(store);
-    assert!(!place.folder.path().join("callboard.db-wal").exists(), "closing folds the log into the file");
-    place
+    let message = scene.claim(at(10), 9).await.remove(1);
+    scene.settle(&message, Next::Unknown { at: at(20) }).await;
+    let history = scene.store.history(&warehouse().key(), &run_id("r1"), 2).await.unwrap();
+    let sequences: Vec<_> = history.iter().map(|told| (told.change.sequence, told.deliveries.len())).collect();
+    assert_eq!(sequences, [(2, 0), (3, 2)], "the newest, oldest first");
+    let whole = scene.store.history(&warehouse().key(), &run_id("r1"), 9).await.unwrap();
+    let (row, attempts) = &whole[0].deliveries[0];
+    assert_eq!((row.delivery.to.clone(), row.state, attempts.len()), (room("ops"), DeliveryState::Unknown, 1));
+    assert_eq!(scene.store.history(&warehouse().key(), &run_id("r2"), 9).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn a_newer_schema_is_refused() {
-    let place = filled().await;
-    rusqlite::Connection::open(place.file()).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    for role in [Role::Owner, Role::Guest] {
-        let error = place.refusal(role).await;
-        assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
-    }
+async fn when_a_workspace_was_seen_is_remembered(scene: Scene) {
+    scene.record(&nothing()).await;
+    scene.store.saw(&[(warehouse().key(), at(120))]).await.unwrap();
+    scene.record(&nothing()).await;
+    let scene = scene.reopen().await;
+    assert_eq!(scene.store.load().await.unwrap().workspaces[0].seen_at, Some(at(120)));
 }
 
-#[tokio::test]
-async fn a_database_of_another_program_is_refused() {
-    let place = Place::new();
-    rusqlite::Connection::open(place.file()).unwrap().execute_batch("CREATE TABLE recipes (name TEXT)").unwrap();
-    let error = place.refusal(Role::Owner).await;
-    assert!(error.to_string().contains("another program"), "{error}");
-}
-
-#[tokio::test]
-async fn a_damaged_file_is_refused_and_left_as_it_is() {
-    type Harm = fn(&mut Vec<u8>);
-    let harms: [(&str, Harm); 5] = [
-        ("no database at all", |bytes| *bytes = b"these are my notes".repeat(500)),
-        ("cut in half", |bytes| bytes.truncate(bytes.len() / 2)),
-        ("cut off in the first page", |bytes| bytes.truncate(700)),
-        ("cut to nothing", Vec::clear),
-        ("a page overwritten", |bytes| bytes[4_096 * 5..4_096 * 6].fill(0x5a)),
-    ];
-    for (what, harm) in harms {
-        let place = filled().await;
-        let mut bytes = std::fs::read(place.file()).unwrap();
-        harm(&mut bytes);
-        std::fs::write(place.file(), &bytes).unwrap();
-        let error = place.refusal(Role::Owner).await;
-        assert!(matches!(error, StoreError::Damaged { .. }), "{what}: {error}");
-        assert!(std::fs::read(place.file()).unwrap() == bytes, "{what}: the file was touched");
-    }
-}
-
-#[tokio::test]
-async fn a_store_that_was_moved_away_begins_anew() {
-    let place = filled().await;
-    std::fs::remove_file(place.file()).unwrap();
-    assert_eq!(place.owner().await.load().await.unwrap().runs, []);
-}
-
-/// What a killed process leaves: the file and its log as they are on disk, no orderly close.
-#[tokio::test]
-async fn what_was_acknowledged_survives_a_kill() {
-    let (place, left_behind) = (Place::new(), Place::new());
-    let store = place.owner().await;
-    for version in 1..=5 {
-        record(&store, &moved("r1", version, &["ops"])).await;
-    }
-    assert_eq!(store.claim(at(99), 9, &[]).await.unwrap().len(), 1);
-    for ending in ["", "-wal", ".lock"] {
-        let name = format!("callboard.db{ending}");
-        std::fs::copy(place.folder.path().join(&name), left_behind.folder.path().join(&name)).unwrap();
-    }
-    let survivor = left_behind.owner().await;
-    let mut expected = vec![(1, DeliveryState::Unknown)];
-    expected.extend((2..=5).map(|sequence| (sequence, DeliveryState::Pending)));
-    assert_eq!(states(&survivor).await, expected);
-    assert_eq!(survivor.load().await.unwrap(), store.load().await.unwrap());
-}
-
-#[tokio::test]
-async fn a_process_that_died_while_creating_the_file_does_no_harm() {
-    let place = Place::new();
-    std::fs::write(place.file(), b"").unwrap();
-    std::fs::write(place.folder.path().join("callboard.db.lock"), b"").unwrap();
-    place.owner().await;
-}
-
-// ---------------------------------------------------------------------------------------------------- any order of it
-
-#[derive(Debug, Clone)]
-enum Step {
-    Record { run: usize, to: Vec<usize> },
-    RecordAgain { run: usize },
-    Claim { limit: usize, except: Option<usize> },
-    Settle { which: usize, how: usize },
-    Restart,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        4 => (0..3_usize, prop::collection::vec(0..3_usize, 0..3)).prop_map(|(run, to)| Step::Record { run, to }),
-        1 => (0..3_usize).prop_map(|run| Step::RecordAgain { run }),
-        4 => (1..5_usize, prop::option::of(0..3_usize)).prop_map(|(limit, except)| Step::Claim { limit, except }),
-        5 => (0..8_usize, 0..4_usize).prop_map(|(which, how)| Step::Settle { which, how }),
-        1 => Just(Step::Restart),
-    ];
-    prop::collection::vec(step, 1..40)
-}
-
-/// What must be so, kept beside the store in the simplest way.
-#[derive(Default)]
-struct Model {
-    now: i64,
-    versions: [i64; 3],
-    /// By (destination, run): the sequences owed, and how far they got.
-    owed: BTreeMap<(usize, usize), BTreeMap<i64, DeliveryState>>,
-    in_flight: Vec<Delivery>,
-}
-
-const ROOMS: [&str; 3] = ["ops", "discord:1", "slack:C1"];
-const RUNS: [&str; 3] = ["r0", "r1", "r2"];
-
-impl Model {
-    fn place_of(delivery: &Delivery) -> (usize, usize) {
-        let to = ROOMS.iter().position(|name| room(name) == delivery.to).unwrap();
-        (to, RUNS.iter().position(|name| run_id(name) == delivery.change.run.id).unwrap())
-    }
-
-    async fn step(&mut self, place: &Place, store: &mut Option<Arc<dyn Store>>, step: &Step) {
-        self.now += 10;
-        let open = Arc::clone(store.as_ref().unwrap());
-        match step {
-            Step::Record { run, to } => {
-                self.versions[*run] += 1;
-                let names: Vec<&str> = to.iter().map(|to| ROOMS[*to]).collect();
-                record(&open, &moved(RUNS[*run], self.versions[*run], &names)).await;
-                for to in to {
-                    self.owed.entry((*to, *run)).or_default().insert(self.versions[*run], DeliveryState::Pending);
-                }
-            }
-            Step::RecordAgain { run } => {
-                let again = moved(RUNS[*run], self.versions[*run].max(1), &ROOMS);
-                let expected = if self.versions[*run] == 0 { return } else { Recorded::Stale };
-                assert_eq!(open.record(&again).await.unwrap(), expected);
-            }
-            Step::Claim { limit, except } => {
-                let spared: Vec<Destination> = except.iter().map(|to| room(ROOMS[*to])).collect();
-                let claimed = open.claim(at(self.now), *limit, &spared).await.unwrap();
-                assert!(claimed.len() <= *limit, "more than asked for");
-                for delivery in claimed {
-                    let (to, run) = Model::place_of(&delivery);
-                    assert_ne!(Some(to), *except, "an excepted destination was claimed");
-                    let queue = self.owed.get_mut(&(to, run)).unwrap();
-                    let head = queue.iter().find(|(_, state)| is_open(**state)).unwrap();
-                    assert_eq!(*head.0, delivery.change.sequence, "claimed out of order");
-                    assert_ne!(*head.1, DeliveryState::InFlight, "claimed twice");
-                    queue.insert(delivery.change.sequence, DeliveryState::InFlight);
-                    self.in_flight.push(delivery);
-                }
-            }
-            Step::Settle { which, how } => {
-                if self.in_flight.is_empty() {
-                    return;
-                }
-                let delivery = self.in_flight.remove(which % self.in_flight.len());
-                let soon = at(self.now + 15);
-                let (next, state) = match how {
-                    0 => (Next::Delivered, DeliveryState::Delivered),
-                    1 => (Next::Pending { at: soon }, DeliveryState::Pending),
-                    2 => (Next::Unknown { at: soon }, DeliveryState::Unknown),
-                    _ => (Next::Dead, DeliveryState::Dead),
-                };
-                open.settle(&settled(&delivery, next)).await.unwrap();
-                let queue = self.owed.get_mut(&Model::place_of(&delivery)).unwrap();
-                queue.insert(delivery.change.sequence, state);
-            }
-            Step::Restart => {
-                drop(open);
-                *store = None;
-                *store = Some(place.owner().await);
-                for delivery in self.in_flight.drain(..) {
-                    let queue = self.owed.get_mut(&Model::place_of(&delivery)).unwrap();
-                    queue.insert(delivery.change.sequence, DeliveryState::Unknown);
-                }
-            }
-        }
-    }
-
-    /// Each (destination, change) has exactly one row, in the state it must be in, and there is no other row.
-    async fn compare(&self, store: &Arc<dyn Store>) {
-        let mut found: BTreeMap<(usize, usize), BTreeMap<i64, DeliveryState>> = BTreeMap::new();
-        for row in rows(store, DeliveryFilter::default()).await {
-            let queue = found.entry(Model::place_of(&row.delivery)).or_default();
-            let twice = queue.insert(row.delivery.change.sequence, row.state);
-            assert_eq!(twice, None, "a second row for the same change and destination");
-        }
-        assert_eq!(found, self.owed);
-    }
-
-    /// Once nothing fails any more, everything arrives.
-    async fn drain(&mut self, store: &Arc<dyn Store>) {
-        for delivery in self.in_flight.drain(..) {
-            store.settle(&settled(&delivery, Next::Delivered)).await.unwrap();
-        }
-        while let Some(due) = store.next_due(&[]).await.unwrap() {
-            let claimed = store.claim(due, 9, &[]).await.unwrap();
-            assert!(!claimed.is_empty(), "something was due and could not be claimed");
-            for delivery in claimed {
-                store.settle(&settled(&delivery, Next::Delivered)).await.unwrap();
-            }
-        }
-        let open = rows(store, DeliveryFilter::default()).await.into_iter().filter(|row| is_open(row.state)).count();
-        assert_eq!(open, 0, "nothing may stay behind");
-    }
-}
-
-fn is_open(state: DeliveryState) -> bool {
-    matches!(state, DeliveryState::Pending | DeliveryState::InFlight | DeliveryState::Unknown)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn nothing_is_lost_doubled_or_out_of_order(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let place = Place::new();
-            let mut store = Some(place.owner().await);
-            let mut model = Model::default();
-            for step in &steps {
-                model.step(&place, &mut store, step).await;
-                model.compare(store.as_ref().unwrap()).await;
-            }
-            model.drain(store.as_ref().unwrap()).await;
-        });
-    }
+async fn what_is_bound_to_a_message_goes_when_that_goes(scene: Scene) {
+    let digest = digest(&scene).await;
+    scene.settle(&digest, Next::Unknown { at: at(9_000) }).await;
+    assert_eq!(scene.store.prune(at(2)).await.unwrap(), 0);
+    let open = scene.all().await.into_iter().filter(|row| row.state == DeliveryState::Pending).count();
+    assert_eq!(open, 4, "the lead is younger than that");
+    assert_eq!(scene.store.prune(at(3)).await.unwrap(), 0);
+    let rows = scene.all().await;
+    let lead = rows.iter().find(|row| row.delivery.id == digest.lead.id).unwrap();
+    assert_eq!(lead.state, DeliveryState::Dead);
+    let left: Vec<_> = rows.iter().filter(|row| row.state == DeliveryState::Pending).collect();
+    assert_eq!((left.len(), left[0].delivery.created_at), (1, at(30)), "what is old goes along, what is young waits");
+    assert_eq!(left[0].folded_into, None);
+    scene.balance().await;
 }

@@ -1,10 +1,13 @@
 //! An embedded SQLite store: one writer with group commit, readers beside it.
 
-#![allow(dead_code)]
+mod claims;
 mod faults;
 mod open;
+mod prunes;
+mod queues;
 mod reads;
 mod rows;
+mod settles;
 mod statements;
 mod writer;
 mod writes;
@@ -23,10 +26,10 @@ use self::open::Found;
 use self::statements as sql;
 use self::writer::Writer;
 use super::{
-    Attempt, DeliveryFilter, DeliveryRow, Loaded, Overview, Poll, Recorded, Role, Settlement, Store, StoreError,
-    Subscribed,
+    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Loaded, Overview, PlaceRow, Policy, Poll, Recorded,
+    Role, Room, Settlement, Store, StoreError, Subscribed, Told,
 };
-use crate::model::{Destination, RunState, Subscription, Timestamp};
+use crate::model::{Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey};
 
 const READERS: usize = 2;
 /// Rows that one transaction of [`Store::prune`] deletes.
@@ -62,14 +65,19 @@ impl Sqlite {
         self.writer.write(&self.faults, operation).await
     }
 
-    /// Deletes by `delete` what `find` finds, a little at a time; looking does not hold up the writer.
-    async fn prune_by(&self, find: &'static str, delete: &'static str, before: Timestamp) -> Result<u64, StoreError> {
-        let (mut after, mut deleted) = (0, 0);
+    /// Lets `act` have what `find` finds, a little at a time; looking does not hold up the writer. Sums up what it says.
+    async fn prune_by(
+        &self,
+        find: &'static str,
+        act: fn(&Connection, &[i64], Timestamp) -> rusqlite::Result<u64>,
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let (mut after, mut sum) = (0, 0);
         loop {
             let numbers = self.readers.read(move |open| reads::old(open, find, before, after, PRUNED_AT_ONCE)).await?;
-            let Some(last) = numbers.last().copied() else { return Ok(deleted) };
+            let Some(last) = numbers.last().copied() else { return Ok(sum) };
             after = last;
-            deleted += self.write(move |open| writes::delete(open, delete, &numbers, before)).await?;
+            sum += self.write(move |open| act(open, &numbers, before)).await?;
         }
     }
 }
@@ -95,39 +103,43 @@ impl Store for Sqlite {
         self.write(move |open| writes::record(open, &poll)).await
     }
 
-    async fn claim(
-        &self,
-        _: Timestamp,
-        _: super::Room,
-        _: &Arc<dyn super::Policy>,
-    ) -> Result<super::Claims, StoreError> {
-        todo!()
+    async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError> {
+        let policy = Arc::clone(policy);
+        self.write(move |open| claims::claim(open, now, room, &policy)).await
     }
-    async fn release(&self, _: &[Uuid]) -> Result<(), StoreError> {
-        todo!()
+
+    async fn release(&self, under_way: &[Uuid]) -> Result<(), StoreError> {
+        let under_way = under_way.to_vec();
+        self.write(move |open| settles::release(open, &under_way)).await
     }
-    async fn settle(&self, _: &Settlement, _: &Arc<dyn super::Policy>) -> Result<(), StoreError> {
-        todo!()
+
+    async fn settle(&self, settlement: &Settlement, policy: &Arc<dyn Policy>) -> Result<(), StoreError> {
+        let (settlement, policy) = (settlement.clone(), Arc::clone(policy));
+        self.write(move |open| settles::settle(open, &settlement, &policy)).await
     }
-    async fn announce(&self, _: &super::Announcement) -> Result<bool, StoreError> {
-        todo!()
+
+    async fn announce(&self, announcement: &Announcement) -> Result<bool, StoreError> {
+        let announcement = announcement.clone();
+        self.write(move |open| writes::announce(open, &announcement)).await
     }
-    async fn saw(&self, _: &[(crate::model::WorkspaceKey, Timestamp)]) -> Result<(), StoreError> {
-        todo!()
+
+    async fn saw(&self, seen: &[(WorkspaceKey, Timestamp)]) -> Result<(), StoreError> {
+        let seen = seen.to_vec();
+        self.write(move |open| writes::saw(open, &seen)).await
     }
-    async fn places(&self) -> Result<Vec<super::PlaceRow>, StoreError> {
-        todo!()
+
+    async fn places(&self) -> Result<Vec<PlaceRow>, StoreError> {
+        self.readers.read(reads::places).await
     }
-    async fn revive(&self, _: &Destination, _: Timestamp) -> Result<bool, StoreError> {
-        todo!()
+
+    async fn revive(&self, to: &Destination, now: Timestamp) -> Result<bool, StoreError> {
+        let to = to.clone();
+        self.write(move |open| writes::revive(open, &to, now)).await
     }
-    async fn history(
-        &self,
-        _: &crate::model::WorkspaceKey,
-        _: &crate::model::RunId,
-        _: usize,
-    ) -> Result<Vec<super::Told>, StoreError> {
-        todo!()
+
+    async fn history(&self, workspace: &WorkspaceKey, run: &RunId, limit: usize) -> Result<Vec<Told>, StoreError> {
+        let (workspace, run) = (workspace.clone(), run.clone());
+        self.readers.read(move |open| reads::history(open, &workspace, &run, limit)).await
     }
 
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
@@ -163,8 +175,9 @@ impl Store for Sqlite {
     }
 
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let deleted = self.prune_by(sql::FIND_OLD_DELIVERIES, sql::DELETE_OLD_DELIVERY, before).await?;
-        self.prune_by(sql::FIND_OLD_CHANGES, sql::DELETE_OLD_CHANGE, before).await?;
+        self.prune_by(sql::FIND_EXPIRED, prunes::expire, before).await?;
+        let deleted = self.prune_by(sql::FIND_OLD_DELIVERIES, prunes::delete_deliveries, before).await?;
+        self.prune_by(sql::FIND_OLD_CHANGES, prunes::delete_changes, before).await?;
         Ok(deleted)
     }
 }
@@ -228,7 +241,7 @@ impl Readers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Scope, WorkspaceKey};
+    use crate::model::Scope;
 
     fn subscription(id: usize) -> Subscription {
         Subscription {

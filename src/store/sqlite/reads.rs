@@ -1,11 +1,13 @@
 //! The operations that only read, each on one snapshot of the file.
 
-use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql};
+use std::collections::BTreeMap;
 
+use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, params};
+
+use super::rows;
 use super::statements as sql;
-use super::{rows, writes};
-use crate::model::{Destination, Timestamp, WorkspaceKey};
-use crate::store::{Attempt, DeliveryFilter, DeliveryRow, Loaded, Overview, WorkspaceState};
+use crate::model::{Change, DeliveryState, Destination, Place, RunId, Timestamp, WorkspaceKey};
+use crate::store::{Attempt, DeliveryFilter, DeliveryRow, Ledger, Loaded, Overview, PlaceRow, Told, WorkspaceState};
 
 fn all<T, P: Params>(
     connection: &Connection,
@@ -25,15 +27,59 @@ pub fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 key: WorkspaceKey(row.get(0)?),
                 baseline_at: rows::moment(row, 1)?,
                 horizon: rows::maybe_moment(row, 2)?,
-                seen_at: None,
+                seen_at: rows::maybe_moment(row, 3)?,
             })
         })?,
     })
 }
 
-pub fn next_due(connection: &Connection, except: &[Destination]) -> rusqlite::Result<Option<Timestamp>> {
-    let earliest = writes::due(connection, except)?.into_iter().map(|(_, next_at)| next_at).min();
-    earliest.map(rows::from_millisecond).transpose()
+/// The destinations from `first` to `last` by name, both included, to which something is owed, and how much.
+pub fn open_between(connection: &Connection, first: &str, last: &str) -> rusqlite::Result<Vec<(String, i64)>> {
+    all(connection, sql::OPEN_BETWEEN, [first, last], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+pub fn places(connection: &Connection) -> rusqlite::Result<Vec<PlaceRow>> {
+    let mut places: BTreeMap<String, (Place, u64)> = BTreeMap::new();
+    let remembered = all(connection, sql::ALL_PLACES, [], |row| {
+        Ok((row.get::<_, String>(0)?, rows::json::<Place>(row, 1).unwrap_or_default()))
+    })?;
+    places.extend(remembered.into_iter().map(|(name, place)| (name, (place, 0))));
+    let open = all(connection, sql::OPEN_BY_DESTINATION, [], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
+    })?;
+    for (name, open) in open {
+        places.entry(name).or_default().1 = open;
+    }
+    let row = |(name, (place, open))| PlaceRow { to: Destination::from(name), place, open };
+    Ok(places.into_iter().map(row).collect())
+}
+
+/// Changes that can't be read are left out, as everywhere.
+pub fn history(
+    connection: &Connection,
+    workspace: &WorkspaceKey,
+    run: &RunId,
+    limit: usize,
+) -> rusqlite::Result<Vec<Told>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let newest = all(connection, sql::NEWEST_CHANGES, params![workspace.0, run.as_str(), limit], |row| {
+        Ok((row.get::<_, i64>(0)?, rows::json::<Change>(row, 1)))
+    })?;
+    let owed = format!("{} {}", sql::DELIVERY_COLUMNS, sql::OF_CHANGE);
+    let mut told = Vec::new();
+    for (sequence, change) in newest.into_iter().rev() {
+        let Ok(change) = change else { continue };
+        let mut deliveries = Vec::new();
+        for (row, number) in all(connection, &owed, params![workspace.0, run.as_str(), sequence], numbered)? {
+            deliveries.push((row, all(connection, sql::ATTEMPTS, [number], rows::attempt)?));
+        }
+        told.push(Told { change, deliveries });
+    }
+    Ok(told)
+}
+
+fn numbered(row: &Row<'_>) -> rusqlite::Result<(DeliveryRow, i64)> {
+    Ok((rows::delivery_row(row)?, row.get(15)?))
 }
 
 pub fn deliveries(connection: &Connection, filter: &DeliveryFilter) -> rusqlite::Result<Vec<DeliveryRow>> {
@@ -48,6 +94,9 @@ pub fn deliveries(connection: &Connection, filter: &DeliveryFilter) -> rusqlite:
             parameters.push(value);
             conditions.push(format!("d.{column} = ?{}", parameters.len()));
         }
+    }
+    if run.is_some() {
+        conditions.push("d.workspace <> ''".to_owned());
     }
     parameters.push(&limit);
     let given = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
@@ -65,7 +114,7 @@ pub fn delivery(connection: &Connection, id: &str) -> rusqlite::Result<Option<(D
         return Ok(None);
     }
     let statement = format!("{} {}", sql::DELIVERY_COLUMNS, sql::BY_ID);
-    let found = all(connection, &statement, [id], |row| Ok((rows::delivery_row(row)?, row.get::<_, i64>(10)?)))?;
+    let found = all(connection, &statement, [id], numbered)?;
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some((row, number)), None) => Ok(Some((row, all(connection, sql::ATTEMPTS, [number], rows::attempt)?))),
@@ -79,16 +128,40 @@ pub fn overview(connection: &Connection) -> rusqlite::Result<Overview> {
         Ok(connection.prepare_cached(statement)?.query_row([], |row| row.get::<_, i64>(0))?.unsigned_abs())
     };
     let oldest = connection.prepare_cached(sql::OLDEST_OPEN)?.query_row([], |row| rows::maybe_moment(row, 0));
+    let deliveries = all(connection, sql::COUNT_BY_STATE, [], |row| {
+        Ok((rows::state(row, 0)?, row.get::<_, i64>(1)?.unsigned_abs()))
+    })?;
+    let ledger = ledger(connection, &deliveries, count(sql::COUNT_TOLD)?)?;
     Ok(Overview {
-        deliveries: all(connection, sql::COUNT_BY_STATE, [], |row| {
-            Ok((rows::state(row, 0)?, row.get::<_, i64>(1)?.unsigned_abs()))
-        })?,
+        deliveries,
+        ledger,
         oldest_open: oldest.optional()?.flatten(),
         changes: count(sql::COUNT_CHANGES)?,
         subscriptions: count(sql::COUNT_SUBSCRIPTIONS)?,
         recovered: Vec::new(),
-        ledger: Default::default(),
     })
+}
+
+/// What was deleted since is counted in the table, everything else by its rows.
+fn ledger(connection: &Connection, rows: &[(DeliveryState, u64)], told: u64) -> rusqlite::Result<Ledger> {
+    let [owed, merged, delivered, folded, suppressed, dead] =
+        connection.prepare_cached(sql::LEDGER)?.query_row([], |row| {
+            let mut columns = [0; 6];
+            for (index, column) in columns.iter_mut().enumerate() {
+                *column = row.get::<_, i64>(index)?.unsigned_abs();
+            }
+            Ok(columns)
+        })?;
+    let mut ledger = Ledger { owed, delivered, folded: folded + told, suppressed: suppressed + merged, dead, open: 0 };
+    for (state, count) in rows {
+        match state {
+            DeliveryState::Delivered => ledger.delivered += count,
+            DeliveryState::Superseded => ledger.suppressed += count.saturating_sub(told),
+            DeliveryState::Dead => ledger.dead += count,
+            DeliveryState::Pending | DeliveryState::InFlight | DeliveryState::Unknown => ledger.open += count,
+        }
+    }
+    Ok(ledger)
 }
 
 /// Up to `limit` numbers after `after` of what is older than `before`.

@@ -5,7 +5,7 @@ use rusqlite::types::Type;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{Delivery, DeliveryState, Destination, RunState, Timestamp};
+use crate::model::{Delivery, DeliveryState, Destination, Folding, News, RunState, Timestamp};
 use crate::store::{Attempt, DeliveryRow};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -59,31 +59,58 @@ pub fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<DeliveryState> {
         .ok_or_else(|| unreadable(column, format!("{text:?} is no state of a delivery")))
 }
 
-/// The six columns of `CLAIM`, with which `DELIVERY_COLUMNS` begins too.
+/// Whether a row of `changes` in this workspace is a notice.
+pub const OF_NOTICES: &str = "";
+
+/// The eight columns of `DELIVERY`, with which `DELIVERY_COLUMNS` begins too.
 pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let is_notice = row.get_ref(6)?.as_str().map_err(|error| unreadable(6, error))? == OF_NOTICES;
     Ok(Delivery {
         id: parsed(row, 0)?,
         to: Destination::from(row.get::<_, String>(1)?),
         template: row.get(2)?,
         attempt: row.get(3)?,
         created_at: moment(row, 4)?,
-        news: crate::model::News::Change(json(row, 5)?),
-        unknown_since: None,
+        unknown_since: maybe_moment(row, 5)?,
+        news: if is_notice { News::Notice(json(row, 7)?) } else { News::Change(json(row, 7)?) },
     })
 }
 
 pub fn delivery_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
-    let state = state(row, 6)?;
-    let open = matches!(state, DeliveryState::Pending | DeliveryState::InFlight | DeliveryState::Unknown);
+    let state = state(row, 8)?;
+    let folded_into = row.get::<_, Option<String>>(13)?.map(|id| id.parse()).transpose();
+    let folded_into = folded_into.map_err(|error| unreadable(13, error))?;
+    let waits = matches!(state, DeliveryState::Pending | DeliveryState::InFlight | DeliveryState::Unknown);
     Ok(DeliveryRow {
         delivery: delivery(row)?,
         state,
-        next_at: if open { maybe_moment(row, 7)? } else { None },
-        reason: row.get(8)?,
-        settled_at: maybe_moment(row, 9)?,
-        subscriptions: Vec::new(),
-        folded_into: None,
-        folding: None,
+        next_at: if waits && folded_into.is_none() { maybe_moment(row, 9)? } else { None },
+        reason: row.get(10)?,
+        settled_at: maybe_moment(row, 11)?,
+        subscriptions: subscriptions(&row.get::<_, String>(12)?),
+        folded_into,
+        folding: folding(row, 14)?,
+    })
+}
+
+/// No id of a subscription has a comma.
+pub fn subscriptions(text: &str) -> Vec<String> {
+    text.split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect()
+}
+
+pub fn folding(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Folding>> {
+    match row.get_ref(column)?.as_str_or_null().map_err(|error| unreadable(column, error))? {
+        None => Ok(None),
+        Some("rate") => Ok(Some(Folding::Rate)),
+        Some("late") => Ok(Some(Folding::Late)),
+        Some(other) => Err(unreadable(column, format!("{other:?} is no reason to fold"))),
+    }
+}
+
+pub fn folding_name(folding: Option<Folding>) -> Option<&'static str> {
+    folding.map(|folding| match folding {
+        Folding::Rate => "rate",
+        Folding::Late => "late",
     })
 }
 

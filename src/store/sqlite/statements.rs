@@ -47,11 +47,15 @@ pub const RUN: &str = "SELECT version, state FROM runs WHERE workspace = ?1 AND 
 
 pub const ALL_RUNS: &str = "SELECT version, state, workspace FROM runs ORDER BY workspace, run";
 
+/// A poll that does not say when it was does not forget it.
 pub const UPSERT_WORKSPACE: &str = "
-    INSERT INTO workspaces (key, baseline_at, horizon) VALUES (?1, ?2, ?3)
-    ON CONFLICT (key) DO UPDATE SET baseline_at = excluded.baseline_at, horizon = excluded.horizon";
+    INSERT INTO workspaces (key, baseline_at, horizon, seen_at) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (key) DO UPDATE SET baseline_at = excluded.baseline_at, horizon = excluded.horizon,
+      seen_at = ifnull(excluded.seen_at, seen_at)";
 
-pub const ALL_WORKSPACES: &str = "SELECT key, baseline_at, horizon FROM workspaces ORDER BY key";
+pub const SAW_WORKSPACE: &str = "UPDATE workspaces SET seen_at = ?2 WHERE key = ?1";
+
+pub const ALL_WORKSPACES: &str = "SELECT key, baseline_at, horizon, seen_at FROM workspaces ORDER BY key";
 
 // ---------------------------------------------------------------------------------------------- changes, deliveries
 
@@ -59,75 +63,211 @@ pub const INSERT_CHANGE: &str = "
     INSERT INTO changes (workspace, run, sequence, at, json) VALUES (?1, ?2, ?3, ?4, ?5)
     ON CONFLICT (workspace, run, sequence) DO NOTHING";
 
+pub const LAST_NOTICE: &str = "
+    SELECT sequence, json FROM changes WHERE workspace = '' AND run = ?1 ORDER BY sequence DESC LIMIT 1";
+
 pub const INSERT_DELIVERY: &str = "
-    INSERT INTO deliveries (id, workspace, run, sequence, destination, template, subscription, state, next_at, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending', ?8, ?8)
+    INSERT INTO deliveries
+      (id, workspace, run, sequence, destination, template, subscription, state, next_at, created_at, urgent, missed)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending', ?8, ?8, ?9, ?10)
     ON CONFLICT (run, workspace, sequence, destination, ifnull(template, '')) DO NOTHING";
 
-/// Marks the oldest open row of a (destination, workspace, run) as the one that may be claimed, and no other.
-/// Left to itself the planner may prefer the index over states, which grows with history: hence `INDEXED BY`.
-pub const MARK_HEAD: &str = "
-    UPDATE deliveries INDEXED BY deliveries_open SET head = NOT head
+pub const COUNT_OWED: &str = "UPDATE ledger SET owed = owed + ?1, merged = merged + ?2 WHERE id = 1";
+
+/// The oldest open row of a (destination, workspace, run), and the lane of the queue behind it. Left to itself the
+/// planner may prefer the index over states, which grows with history: hence `INDEXED BY`.
+pub const QUEUE_HEAD: &str = "
+    SELECT number, NOT EXISTS (
+      SELECT 1 FROM deliveries AS behind INDEXED BY deliveries_open
+      WHERE behind.destination = ?1 AND behind.workspace = ?2 AND behind.run = ?3
+        AND behind.state IN ('pending', 'in_flight', 'unknown') AND behind.urgent = 1)
+    FROM deliveries INDEXED BY deliveries_open
     WHERE destination = ?1 AND workspace = ?2 AND run = ?3 AND state IN ('pending', 'in_flight', 'unknown')
-      AND head <> (number = (
-        SELECT oldest.number FROM deliveries AS oldest INDEXED BY deliveries_open
-        WHERE oldest.destination = ?1 AND oldest.workspace = ?2 AND oldest.run = ?3
-          AND oldest.state IN ('pending', 'in_flight', 'unknown')
-        ORDER BY oldest.sequence, oldest.number LIMIT 1))";
+    ORDER BY sequence, number LIMIT 1";
 
-/// The next destination, in order of name, with something to claim, and when. One seek, however long its queue.
+/// Marks the row ?4 as the one that may be claimed, in lane ?5, and no other one of its queue.
+pub const MARK_HEAD: &str = "
+    UPDATE deliveries INDEXED BY deliveries_open SET head = (number = ?4), lane = iif(number = ?4, ?5, 1)
+    WHERE destination = ?1 AND workspace = ?2 AND run = ?3 AND state IN ('pending', 'in_flight', 'unknown')
+      AND (head <> (number = ?4) OR lane <> iif(number = ?4, ?5, 1))";
+
+// ---------------------------------------------------------------------------------------------------------- claims
+
+/// The next destination, in order of name, with something to claim: its lane, its row, and when. One seek, however
+/// long its queue.
 pub const NEXT_DESTINATION: &str = "
-    SELECT destination, next_at FROM deliveries INDEXED BY deliveries_due
-    WHERE head = 1 AND state IN ('pending', 'unknown') AND destination > ?1
-    ORDER BY destination, next_at LIMIT 1";
+    SELECT destination, lane, number, next_at FROM deliveries INDEXED BY deliveries_due
+    WHERE head = 1 AND state IN ('pending', 'unknown') AND carrier IS NULL AND destination > ?1
+    ORDER BY destination, lane, next_at, number LIMIT 1";
 
-/// What a destination has waited for longest.
-pub const NEXT_CLAIMABLE: &str = "
+/// What a lane of a destination has waited for longest.
+pub const FIRST_DUE: &str = "
     SELECT number, next_at FROM deliveries INDEXED BY deliveries_due
-    WHERE head = 1 AND state IN ('pending', 'unknown') AND destination = ?1
-    ORDER BY next_at LIMIT 1";
+    WHERE head = 1 AND state IN ('pending', 'unknown') AND carrier IS NULL
+      AND destination = ?1 AND lane = ?2 AND next_at <= ?3
+    ORDER BY next_at, number LIMIT 1";
+
+/// What is next in it after a moment.
+pub const FIRST_AFTER: &str = "
+    SELECT number, next_at FROM deliveries INDEXED BY deliveries_due
+    WHERE head = 1 AND state IN ('pending', 'unknown') AND carrier IS NULL
+      AND destination = ?1 AND lane = ?2 AND next_at > ?3
+    ORDER BY next_at, number LIMIT 1";
+
+pub const IN_FLIGHT: &str = "
+    SELECT 1 FROM deliveries INDEXED BY deliveries_in_flight WHERE destination = ?1 AND state = 'in_flight' LIMIT 1";
+
+/// What is known of a row before its message is made: ten columns for `Head::of_row`.
+pub const HEAD: &str = "
+    SELECT number, destination, workspace, run, template, folding, wire_id, attempt, created_at, unknown_at,
+      urgent, missed,
+      state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> '' AND NOT EXISTS (
+        SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
+        WHERE told.carrier = deliveries.number AND told.state = 'pending')
+    FROM deliveries WHERE number = ?1";
+
+/// A queue from its head on, and whether each row may be told by the head's message.
+pub const PREFIX: &str = "
+    SELECT number, workspace, created_at, urgent, missed, attempt, unknown_at,
+      state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> ''
+      AND ifnull(template, '') = ifnull(?4, '')
+      AND (folding IS NULL OR NOT EXISTS (
+        SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
+        WHERE told.carrier = deliveries.number AND told.state = 'pending'))
+    FROM deliveries INDEXED BY deliveries_open
+    WHERE destination = ?1 AND workspace = ?2 AND run = ?3 AND state IN ('pending', 'in_flight', 'unknown')
+    ORDER BY sequence, number LIMIT ?5";
+
+/// How many rows beside ?2 a digest may tell, counted up to ?3.
+pub const COUNT_FOLDABLE: &str = "
+    SELECT count(*) FROM (
+      SELECT number FROM deliveries INDEXED BY deliveries_foldable
+      WHERE state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> ''
+        AND destination = ?1 AND number <> ?2
+        AND (folding IS NULL OR NOT EXISTS (
+          SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
+          WHERE told.carrier = deliveries.number AND told.state = 'pending'))
+      LIMIT ?3)";
+
+/// The queues whose heads a digest of ?3 may tell: those with something urgent first, then the oldest.
+pub const FOLDABLE_QUEUES: &str = "
+    SELECT workspace, run FROM deliveries INDEXED BY deliveries_foldable
+    WHERE state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> ''
+      AND destination = ?1 AND head = 1 AND ifnull(template, '') = ifnull(?2, '') AND number <> ?3
+      AND (folding IS NULL OR NOT EXISTS (
+        SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
+        WHERE told.carrier = deliveries.number AND told.state = 'pending'))
+    ORDER BY lane, number LIMIT ?4";
+
+pub const DELIVERY: &str = "
+    SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json
+    FROM deliveries AS d JOIN changes AS c ON c.workspace = d.workspace AND c.run = d.run AND c.sequence = d.sequence
+    WHERE d.number = ?1";
+
+pub const BIND: &str = "
+    UPDATE deliveries SET carrier = ?2, folding = NULL,
+      wire_id = iif(folding IS NOT NULL AND attempt > 0, '', wire_id)
+    WHERE number = ?1";
+
+/// The rows that a message tells beside its own, in order of recording.
+pub const BOUND: &str = "
+    SELECT number FROM deliveries INDEXED BY deliveries_bound WHERE carrier = ?1 AND state = 'pending' ORDER BY number";
 
 pub const CLAIM: &str = "
-    UPDATE deliveries SET state = 'in_flight', attempt = attempt + 1 WHERE number = ?1
-    RETURNING id, destination, template, attempt, created_at,
-      (SELECT c.json FROM changes AS c
-       WHERE c.workspace = deliveries.workspace AND c.run = deliveries.run AND c.sequence = deliveries.sequence)";
-
-/// A row whose change can't be read.
-pub const BURY: &str = "
-    UPDATE deliveries SET state = 'dead', settled_at = ?2, reason = 'its change can''t be read', head = 0
-    WHERE number = ?1
-    RETURNING destination, workspace, run";
+    UPDATE deliveries SET state = 'in_flight', attempt = attempt + 1, folding = ?2, wire_id = ?3 WHERE number = ?1";
 
 pub const INSERT_ATTEMPT: &str = "INSERT INTO attempts (delivery, attempt, started_at) VALUES (?1, ?2, ?3)";
+
+pub const PLACE: &str = "SELECT place FROM destinations WHERE destination = ?1";
+
+pub const PUT_PLACE: &str = "
+    INSERT INTO destinations (destination, place) VALUES (?1, ?2)
+    ON CONFLICT (destination) DO UPDATE SET place = excluded.place";
+
+pub const DROP_PLACE: &str = "DELETE FROM destinations WHERE destination = ?1";
+
+// -------------------------------------------------------------------------------------------------- how a row ends
 
 /// Also when the row was discarded meanwhile: what happened on the wire is kept.
 pub const SETTLE_ATTEMPT: &str = "
     UPDATE attempts SET started_at = ?3, ended_at = ?4, outcome = ?5, reason = ?6
-    WHERE delivery = (SELECT number FROM deliveries WHERE id = ?1) AND attempt = ?2 AND outcome IS NULL";
+    WHERE delivery = ?1 AND attempt = ?2 AND outcome IS NULL";
 
-pub const SETTLE: &str = "
-    UPDATE deliveries SET state = ?3, next_at = ifnull(?4, next_at), settled_at = ?5, reason = ?6, message_id = ?7,
-      head = CASE WHEN ?5 IS NULL THEN head ELSE 0 END
-    WHERE id = ?1 AND attempt = ?2 AND state = 'in_flight'
+pub const BY_EXACT_ID: &str = "
+    SELECT number, destination, workspace, run, state, attempt FROM deliveries WHERE id = ?1";
+
+/// To be tried again, in the state ?2.
+pub const AGAIN: &str = "
+    UPDATE deliveries SET state = ?2, next_at = ?3, reason = ?4, unknown_at = ifnull(unknown_at, ?5) WHERE number = ?1";
+
+/// `delivered`, `dead` or `superseded`, and nobody's any more.
+pub const END: &str = "
+    UPDATE deliveries SET state = ?2, settled_at = ?3, reason = nullif(?4, ''), message_id = ifnull(?5, message_id),
+      carrier = NULL, head = 0
+    WHERE number = ?1
     RETURNING destination, workspace, run";
+
+/// Its message was refused, and it leaves by itself from now on.
+pub const ALONE: &str = "
+    UPDATE deliveries SET state = 'pending', next_at = ?2, reason = ?3, alone = 1 WHERE number = ?1";
+
+/// Its message tells nothing but itself from now on, and so under a new id.
+pub const UNFOLD: &str = "UPDATE deliveries SET folding = NULL, wire_id = '' WHERE number = ?1";
+
+/// What ?1 told was told.
+pub const END_BOUND: &str = "
+    UPDATE deliveries INDEXED BY deliveries_bound SET state = 'superseded', settled_at = ?2, message_id = ?3, head = 0
+    WHERE carrier = ?1 AND state = 'pending'
+    RETURNING destination, workspace, run";
+
+/// What ?1 was to tell waits for itself again; it may have been told where ?1 may have.
+pub const FREE_BOUND: &str = "
+    UPDATE deliveries INDEXED BY deliveries_bound SET carrier = NULL, unknown_at = ifnull(unknown_at, ifnull(
+      (SELECT lead.unknown_at FROM deliveries AS lead WHERE lead.number = ?1), ?2))
+    WHERE carrier = ?1 AND state = 'pending'";
+
+/// The message that told a discarded row has other words now. Where nobody can have got it, it has another id too.
+pub const UNFOLD_FROM: &str = "
+    UPDATE deliveries SET wire_id = ''
+    WHERE number = (SELECT told.carrier FROM deliveries AS told WHERE told.number = ?1)
+      AND state IN ('pending', 'unknown') AND attempt > 0 AND unknown_at IS NULL";
 
 pub const RETRY: &str = "
-    UPDATE deliveries SET state = 'pending', next_at = ?2, settled_at = NULL WHERE id = ?1 AND state = 'dead'
-    RETURNING destination, workspace, run";
+    UPDATE deliveries SET state = 'pending', next_at = ?2, settled_at = NULL WHERE number = ?1";
 
-pub const DISCARD: &str = "
-    UPDATE deliveries SET state = 'superseded', settled_at = ?2, reason = 'discarded', head = 0
-    WHERE id = ?1 AND state IN ('pending', 'in_flight', 'unknown', 'dead')
-    RETURNING destination, workspace, run";
+/// Everything that waits for a destination is due. More names than needed, so that the index is found.
+pub const MAKE_DUE: &str = "
+    UPDATE deliveries INDEXED BY deliveries_open SET next_at = ?2
+    WHERE destination = ?1 AND state IN ('pending', 'in_flight', 'unknown') AND state <> 'in_flight' AND next_at > ?2";
+
+/// The destinations from ?1 to ?2, both included, to which something is owed.
+pub const OPEN_BETWEEN: &str = "
+    SELECT destination, count(*) FROM deliveries INDEXED BY deliveries_open
+    WHERE state IN ('pending', 'in_flight', 'unknown') AND destination >= ?1 AND destination <= ?2
+    GROUP BY destination";
+
+// ----------------------------------------------------------------------------------------------------------- reads
+
+pub const OPEN_BY_DESTINATION: &str = "
+    SELECT destination, count(*) FROM deliveries INDEXED BY deliveries_open
+    WHERE state IN ('pending', 'in_flight', 'unknown') GROUP BY destination";
+
+pub const ALL_PLACES: &str = "SELECT destination, place FROM destinations";
 
 pub const DELIVERY_COLUMNS: &str = "
-    SELECT d.id, d.destination, d.template, d.attempt, d.created_at, c.json,
-      d.state, d.next_at, d.reason, d.settled_at, d.number
-    FROM deliveries AS d JOIN changes AS c ON c.workspace = d.workspace AND c.run = d.run AND c.sequence = d.sequence";
+    SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json,
+      d.state, d.next_at, d.reason, d.settled_at, d.subscription, lead.id, d.folding, d.number
+    FROM deliveries AS d JOIN changes AS c ON c.workspace = d.workspace AND c.run = d.run AND c.sequence = d.sequence
+    LEFT JOIN deliveries AS lead ON lead.number = d.carrier";
 
 /// What follows [`DELIVERY_COLUMNS`] to find the rows whose id begins with ?1.
 pub const BY_ID: &str = "WHERE d.id >= ?1 AND d.id < ?1 || '~' ORDER BY d.id LIMIT 2";
+
+/// What follows [`DELIVERY_COLUMNS`] to find what a change is owed.
+pub const OF_CHANGE: &str = "WHERE d.run = ?2 AND d.workspace = ?1 AND d.sequence = ?3 ORDER BY d.number";
+
+pub const NEWEST_CHANGES: &str = "
+    SELECT sequence, json FROM changes WHERE workspace = ?1 AND run = ?2 ORDER BY sequence DESC LIMIT ?3";
 
 pub const ATTEMPTS: &str = "
     SELECT attempt, started_at, ended_at, outcome, reason FROM attempts WHERE delivery = ?1 ORDER BY attempt";
@@ -137,26 +277,77 @@ pub const ATTEMPTS: &str = "
 pub const IN_FLIGHT_BY_DESTINATION: &str = "
     SELECT destination, count(*) FROM deliveries WHERE state = 'in_flight' GROUP BY destination ORDER BY destination";
 
+pub const ALL_IN_FLIGHT: &str = "
+    SELECT number, id FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight'";
+
+pub const RELEASE_ATTEMPT: &str = "
+    UPDATE attempts SET outcome = 'retry', ended_at = started_at, reason = ?2
+    WHERE delivery = ?1 AND outcome IS NULL";
+
+pub const RELEASE_DELIVERY: &str = "
+    UPDATE deliveries SET state = CASE WHEN unknown_at IS NULL THEN 'pending' ELSE 'unknown' END, reason = ?2
+    WHERE number = ?1";
+
+/// A person discarded a message while it was under way; what it told beside its own waits for the end of that.
+pub const ORPHANS: &str = "
+    SELECT DISTINCT lead.number, a.attempt, a.started_at
+    FROM deliveries AS told INDEXED BY deliveries_bound
+    JOIN deliveries AS lead ON lead.number = told.carrier
+    JOIN attempts AS a ON a.delivery = lead.number AND a.attempt = lead.attempt
+    WHERE told.carrier IS NOT NULL AND told.state = 'pending' AND lead.state = 'superseded'";
+
+pub const RECOVER_ATTEMPT: &str = "
+    UPDATE attempts SET outcome = 'unknown', reason = ?3 WHERE delivery = ?1 AND attempt = ?2 AND outcome IS NULL";
+
 pub const RECOVER_ATTEMPTS: &str = "
     UPDATE attempts SET outcome = 'unknown', reason = ?1
     WHERE outcome IS NULL AND (delivery, attempt) IN (SELECT number, attempt FROM deliveries WHERE state = 'in_flight')";
 
 pub const RECOVER_DELIVERIES: &str = "
-    UPDATE deliveries SET state = 'unknown', reason = ?1 WHERE state = 'in_flight'";
+    UPDATE deliveries SET state = 'unknown', reason = ?1, unknown_at = ifnull(unknown_at, (
+      SELECT a.started_at FROM attempts AS a WHERE a.delivery = deliveries.number AND a.attempt = deliveries.attempt))
+    WHERE state = 'in_flight'";
+
+/// The nearest to now that a store without a clock knows.
+pub const LAST_RECORDED: &str = "SELECT at FROM changes ORDER BY rowid DESC LIMIT 1";
+
+/// What is bound to another one ends with that one, and what is under way ends soon.
+pub const FIND_EXPIRED: &str = "
+    SELECT number FROM deliveries
+    WHERE state IN ('pending', 'unknown') AND carrier IS NULL AND created_at < ?1 AND number > ?2
+    ORDER BY number LIMIT ?3";
+
+pub const IS_EXPIRED: &str = "
+    SELECT 1 FROM deliveries
+    WHERE number = ?1 AND state IN ('pending', 'unknown') AND carrier IS NULL AND created_at < ?2";
 
 pub const FIND_OLD_DELIVERIES: &str = "
     SELECT number FROM deliveries
     WHERE state IN ('delivered', 'dead', 'superseded') AND settled_at < ?1 AND number > ?2 ORDER BY number LIMIT ?3";
 
-/// Asked again: a dead one may have been retried since.
+/// Asked again: a dead one may have been retried since. What is bound to it keeps it.
 pub const DELETE_OLD_DELIVERY: &str = "
     DELETE FROM deliveries
-    WHERE number = ?1 AND state IN ('delivered', 'dead', 'superseded') AND settled_at < ?2";
+    WHERE number = ?1 AND state IN ('delivered', 'dead', 'superseded') AND settled_at < ?2 AND NOT EXISTS (
+      SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
+      WHERE told.carrier = ?1 AND told.state = 'pending')
+    RETURNING state, carrier IS NOT NULL";
 
+/// Goes with the row that told it: numbers are used again.
+pub const DELETE_TOLD: &str = "
+    DELETE FROM deliveries INDEXED BY deliveries_told WHERE state = 'superseded' AND carrier = ?1";
+
+pub const COUNT_DELETED: &str = "
+    UPDATE ledger SET delivered = delivered + ?1, folded = folded + ?2, suppressed = suppressed + ?3, dead = dead + ?4
+    WHERE id = 1";
+
+/// The newest notice of a subject stays: what it began was told.
 pub const FIND_OLD_CHANGES: &str = "
     SELECT rowid FROM changes AS c
     WHERE at < ?1 AND rowid > ?2 AND NOT EXISTS (
       SELECT 1 FROM deliveries AS d WHERE d.run = c.run AND d.workspace = c.workspace AND d.sequence = c.sequence)
+    AND (c.workspace <> '' OR EXISTS (
+      SELECT 1 FROM changes AS n WHERE n.workspace = '' AND n.run = c.run AND n.sequence > c.sequence))
     ORDER BY rowid LIMIT ?3";
 
 /// Asked again: a delivery may have been recorded since.
@@ -169,6 +360,12 @@ pub const DELETE_OLD_CHANGE: &str = "
 // --------------------------------------------------------------------------------------------------------- figures
 
 pub const COUNT_BY_STATE: &str = "SELECT state, count(*) FROM deliveries GROUP BY state";
+
+/// Of the superseded ones.
+pub const COUNT_TOLD: &str = "
+    SELECT count(*) FROM deliveries INDEXED BY deliveries_told WHERE carrier IS NOT NULL AND state = 'superseded'";
+
+pub const LEDGER: &str = "SELECT owed, merged, delivered, folded, suppressed, dead FROM ledger WHERE id = 1";
 
 /// Numbers grow in order of recording, so three seeks find the oldest.
 pub const OLDEST_OPEN: &str = "
@@ -199,89 +396,70 @@ mod tests {
         rows.map(Result::unwrap).collect()
     }
 
+    /// What runs for each message or person, and may only seek: history grows for ever.
+    #[rustfmt::skip]
+    const SEEKING: &[&str] = &[
+        FIND_SUBSCRIPTION, RUN_VERSION, RUN, DELETE_RUN, SAW_WORKSPACE, LAST_NOTICE, COUNT_OWED, QUEUE_HEAD,
+        MARK_HEAD, NEXT_DESTINATION, FIRST_DUE, FIRST_AFTER, IN_FLIGHT, HEAD, PREFIX, FOLDABLE_QUEUES, DELIVERY, BIND,
+        BOUND, CLAIM, PLACE, DROP_PLACE, SETTLE_ATTEMPT, BY_EXACT_ID, AGAIN, END, ALONE, UNFOLD, END_BOUND,
+        FREE_BOUND, UNFOLD_FROM, RETRY, MAKE_DUE, OPEN_BETWEEN, NEWEST_CHANGES, ATTEMPTS, OLDEST_OPEN, IS_EXPIRED,
+        DELETE_OLD_DELIVERY, DELETE_TOLD, COUNT_DELETED, DELETE_OLD_CHANGE, LEDGER,
+        RELEASE_ATTEMPT, RELEASE_DELIVERY,
+    ];
+
+    /// All others.
+    #[rustfmt::skip]
+    const OTHERS: &[&str] = &[
+        DATA_VERSION, INSERT_SUBSCRIPTION, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
+        ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
+        PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION, ORPHANS,
+        RECOVER_ATTEMPT, RECOVER_ATTEMPTS, RECOVER_DELIVERIES, LAST_RECORDED, FIND_EXPIRED, FIND_OLD_DELIVERIES,
+        FIND_OLD_CHANGES, COUNT_BY_STATE, COUNT_TOLD, COUNT_CHANGES, COUNT_SUBSCRIPTIONS,
+        ALL_IN_FLIGHT,
+    ];
+
+    fn with_endings() -> [String; 2] {
+        [BY_ID, OF_CHANGE].map(|ending| format!("{DELIVERY_COLUMNS} {ending}"))
+    }
+
     #[test]
     fn every_statement_fits_the_schema() {
         let connection = migrated();
-        let by_id = format!("{DELIVERY_COLUMNS} {BY_ID}");
-        for sql in [
-            DATA_VERSION,
-            FIND_SUBSCRIPTION,
-            INSERT_SUBSCRIPTION,
-            DELETE_SUBSCRIPTION,
-            ALL_SUBSCRIPTIONS,
-            INSERT_RUN_OR_BUMP,
-            RUN_VERSION,
-            UPSERT_RUN,
-            DELETE_RUN,
-            RUN,
-            ALL_RUNS,
-            UPSERT_WORKSPACE,
-            ALL_WORKSPACES,
-            INSERT_CHANGE,
-            INSERT_DELIVERY,
-            MARK_HEAD,
-            NEXT_DESTINATION,
-            NEXT_CLAIMABLE,
-            CLAIM,
-            INSERT_ATTEMPT,
-            SETTLE_ATTEMPT,
-            SETTLE,
-            RETRY,
-            DISCARD,
-            DELIVERY_COLUMNS,
-            &by_id,
-            ATTEMPTS,
-            IN_FLIGHT_BY_DESTINATION,
-            RECOVER_ATTEMPTS,
-            RECOVER_DELIVERIES,
-            FIND_OLD_DELIVERIES,
-            DELETE_OLD_DELIVERY,
-            FIND_OLD_CHANGES,
-            DELETE_OLD_CHANGE,
-            COUNT_BY_STATE,
-            OLDEST_OPEN,
-            COUNT_CHANGES,
-            COUNT_SUBSCRIPTIONS,
-        ] {
+        let endings = with_endings();
+        for sql in SEEKING.iter().chain(OTHERS).copied().chain(endings.iter().map(String::as_str)) {
             connection.prepare(sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
         }
     }
 
-    /// History grows for ever, so what runs for each message may only seek.
     #[test]
     fn what_runs_for_each_message_never_scans() {
         let connection = migrated();
-        let by_id = format!("{DELIVERY_COLUMNS} {BY_ID}");
-        for sql in [
-            FIND_SUBSCRIPTION,
-            RUN_VERSION,
-            RUN,
-            DELETE_RUN,
-            MARK_HEAD,
-            NEXT_DESTINATION,
-            NEXT_CLAIMABLE,
-            CLAIM,
-            SETTLE_ATTEMPT,
-            SETTLE,
-            RETRY,
-            DISCARD,
-            &by_id,
-            ATTEMPTS,
-            OLDEST_OPEN,
-            DELETE_OLD_DELIVERY,
-            DELETE_OLD_CHANGE,
-        ] {
+        let [by_id, _] = with_endings();
+        for sql in SEEKING.iter().copied().chain([by_id.as_str()]) {
             let plan = plan(&connection, sql);
             let slow = plan.iter().any(|step| step.starts_with("SCAN") || step.contains("TEMP B-TREE"));
             assert!(!slow, "this reads more than it needs:\n{sql}\n{plan:#?}");
         }
+        let plan_of_count = plan(&connection, COUNT_FOLDABLE);
+        assert!(
+            plan_of_count.iter().any(|step| step.contains("deliveries_foldable (destination=?)")),
+            "it looks at more than one destination: {plan_of_count:#?}"
+        );
         for (sql, index) in [
             (NEXT_DESTINATION, "deliveries_due (destination>?)"),
-            (NEXT_CLAIMABLE, "deliveries_due (destination=?)"),
+            (FIRST_DUE, "deliveries_due (destination=? AND lane=? AND next_at<?)"),
+            (FIRST_AFTER, "deliveries_due (destination=? AND lane=? AND next_at>?)"),
+            (IN_FLIGHT, "deliveries_in_flight (destination=?)"),
+            (QUEUE_HEAD, "deliveries_open (destination=? AND workspace=? AND run=?)"),
             (MARK_HEAD, "deliveries_open (destination=? AND workspace=? AND run=?)"),
+            (BOUND, "deliveries_bound (carrier=?)"),
+            (END_BOUND, "deliveries_bound (carrier=?)"),
+            (MAKE_DUE, "deliveries_open (destination=?)"),
+            (DELETE_TOLD, "deliveries_told (carrier=?)"),
         ] {
             let plan = plan(&connection, sql);
-            assert!(plan.iter().all(|step| !step.starts_with("SEARCH") || step.contains(index)), "{sql}\n{plan:#?}");
+            let mut seeks = plan.iter().filter(|step| step.starts_with("SEARCH") && !step.contains("attempts"));
+            assert!(seeks.all(|step| step.contains(index)), "{sql}\n{plan:#?}");
         }
     }
 }

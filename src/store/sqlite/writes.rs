@@ -1,14 +1,15 @@
 //! The operations that write, each inside a savepoint of the writer's transaction.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::rows;
+use super::queues::{self, End, Found, Queue};
 use super::statements as sql;
-use crate::model::{Delivery, Destination, RunState, Scope, Subscription, Timestamp};
-use crate::store::{Poll, Recorded, Subscribed};
+use super::{reads, rows};
+use crate::model::{Destination, Notice, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
+use crate::store::{Announcement, NewDelivery, Poll, Recorded, Subscribed};
 
 pub fn subscribe(
     connection: &Connection,
@@ -78,7 +79,8 @@ pub fn record(connection: &Connection, poll: &Poll) -> rusqlite::Result<Recorded
         connection.prepare_cached(sql::UPSERT_WORKSPACE)?.execute(params![
             workspace,
             state.baseline_at.as_millisecond(),
-            state.horizon.map(Timestamp::as_millisecond)
+            state.horizon.map(Timestamp::as_millisecond),
+            state.seen_at.map(Timestamp::as_millisecond)
         ])?;
     }
     for change in &poll.changes {
@@ -90,22 +92,7 @@ pub fn record(connection: &Connection, poll: &Poll) -> rusqlite::Result<Recorded
             rows::to_json(change)?
         ])?;
     }
-    for owed in &poll.deliveries {
-        let (to, run) = (owed.to.to_string(), owed.run.as_str());
-        let inserted = connection.prepare_cached(sql::INSERT_DELIVERY)?.execute(params![
-            owed.id.to_string(),
-            workspace,
-            run,
-            owed.sequence,
-            to,
-            owed.template,
-            owed.subscriptions.join(","),
-            owed.at.as_millisecond()
-        ])?;
-        if inserted > 0 {
-            connection.prepare_cached(sql::MARK_HEAD)?.execute(params![to, workspace, run])?;
-        }
-    }
+    owe(connection, workspace, &poll.deliveries)?;
     for id in &poll.ended {
         unsubscribe(connection, id)?;
     }
@@ -115,102 +102,118 @@ pub fn record(connection: &Connection, poll: &Poll) -> rusqlite::Result<Recorded
     Ok(Recorded::Done)
 }
 
-/// Merges the destinations' queues by what is due longest: one seek for each destination and three for each claim,
-/// however much waits behind.
-/// No retry waits longer: a day and its jitter.
-const LONGEST_WAIT_MS: i64 = 29 * 3600 * 1000;
-
-pub fn claim(
-    connection: &Connection,
-    now: Timestamp,
-    limit: usize,
-    except: &[Destination],
-) -> rusqlite::Result<Vec<Delivery>> {
-    let now = now.as_millisecond();
-    let mut queues = due(connection, except)?;
-    // A moment further away than any wait was set by a clock that was ahead.
-    queues.retain(|(_, next_at)| *next_at <= now || *next_at > now + LONGEST_WAIT_MS);
-    queues.sort_by(|(a_name, a), (b_name, b)| (a, a_name).cmp(&(b, b_name)));
-    queues.truncate(limit);
-    let mut claimed = Vec::new();
-    for (destination, _) in queues {
-        let number: i64 = connection.prepare_cached(sql::NEXT_CLAIMABLE)?.query_row([destination], |row| row.get(0))?;
-        match connection.prepare_cached(sql::CLAIM)?.query_row([number], rows::delivery) {
-            Ok(delivery) => {
-                connection.prepare_cached(sql::INSERT_ATTEMPT)?.execute(params![number, delivery.attempt, now])?;
-                claimed.push(delivery);
-            }
-            // One bad row must not stop all the others.
-            Err(rusqlite::Error::FromSqlConversionFailure(..)) => {
-                tracing::error!(number, "a stored change can't be read; its delivery is given up");
-                let queue = connection.prepare_cached(sql::BURY)?.query_row(params![number, now], Queue::of_row)?;
-                queue.mark_head(connection)?;
-            }
-            Err(error) => return Err(error),
+/// Records messages owed, each once.
+fn owe(connection: &Connection, workspace: &str, deliveries: &[NewDelivery]) -> rusqlite::Result<()> {
+    let (mut owed, mut merged) = (0_i64, 0_i64);
+    let mut grown = BTreeSet::new();
+    for delivery in deliveries {
+        let (destination, run) = (delivery.to.to_string(), delivery.run.as_str());
+        let asked = delivery.subscriptions.join(",");
+        let inserted = connection.prepare_cached(sql::INSERT_DELIVERY)?.execute(params![
+            delivery.id.to_string(),
+            workspace,
+            run,
+            delivery.sequence,
+            destination,
+            delivery.template,
+            asked,
+            delivery.at.as_millisecond(),
+            delivery.urgent,
+            delivery.missed
+        ])?;
+        if inserted > 0 {
+            let others = i64::try_from(delivery.subscriptions.len().saturating_sub(1)).unwrap_or(i64::MAX);
+            owed += 1 + others;
+            merged += others;
+            grown.insert(Queue { destination, workspace: workspace.to_owned(), run: run.to_owned() });
         }
     }
-    Ok(claimed)
-}
-
-/// Each destination that waits for a claim, and since or until when; those in `except` left out.
-pub fn due(connection: &Connection, except: &[Destination]) -> rusqlite::Result<Vec<(String, i64)>> {
-    let except: HashSet<String> = except.iter().map(Destination::to_string).collect();
-    let mut statement = connection.prepare_cached(sql::NEXT_DESTINATION)?;
-    let mut found: Vec<(String, i64)> = Vec::new();
-    let mut after = String::new();
-    while let Some((destination, next_at)) =
-        statement.query_row([&after], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).optional()?
-    {
-        after.clone_from(&destination);
-        if !except.contains(&destination) {
-            found.push((destination, next_at));
-        }
+    if owed > 0 {
+        connection.prepare_cached(sql::COUNT_OWED)?.execute([owed, merged])?;
     }
-    Ok(found)
+    grown.iter().try_for_each(|queue| queue.mark_head(connection))
 }
 
-pub fn retry(connection: &Connection, id: Uuid, now: Timestamp) -> rusqlite::Result<bool> {
-    change_state(connection, sql::RETRY, id, now)
-}
-
-pub fn discard(connection: &Connection, id: Uuid, now: Timestamp) -> rusqlite::Result<bool> {
-    change_state(connection, sql::DISCARD, id, now)
-}
-
-fn change_state(connection: &Connection, statement: &str, id: Uuid, now: Timestamp) -> rusqlite::Result<bool> {
-    let queue = connection
-        .prepare_cached(statement)?
-        .query_row(params![id.to_string(), now.as_millisecond()], Queue::of_row)
+pub fn announce(connection: &Connection, announcement: &Announcement) -> rusqlite::Result<bool> {
+    let Announcement { notice, to } = announcement;
+    let subject = notice.kind.subject();
+    let last = connection
+        .prepare_cached(sql::LAST_NOTICE)?
+        .query_row([&subject], |row| Ok((row.get::<_, i64>(0)?, rows::json::<Notice>(row, 1).ok())))
         .optional()?;
-    let Some(queue) = queue else { return Ok(false) };
-    queue.mark_head(connection)?;
+    let begun = last.as_ref().and_then(|(_, notice)| notice.as_ref()).is_some_and(|last| !last.kind.is_end());
+    if notice.kind.is_end() != begun {
+        return Ok(false);
+    }
+    let sequence = last.map_or(0, |(sequence, _)| sequence) + 1;
+    let at = notice.at.as_millisecond();
+    let change = params![rows::OF_NOTICES, subject, sequence, at, rows::to_json(notice)?];
+    connection.prepare_cached(sql::INSERT_CHANGE)?.execute(change)?;
+    let mut owed = 0_i64;
+    for (id, to) in to {
+        let (destination, none) = (to.to_string(), None::<String>);
+        let row = params![id.to_string(), rows::OF_NOTICES, subject, sequence, destination, none, "", at, true, false];
+        if connection.prepare_cached(sql::INSERT_DELIVERY)?.execute(row)? > 0 {
+            owed += 1;
+            let workspace = rows::OF_NOTICES.to_owned();
+            Queue { destination, workspace, run: subject.clone() }.mark_head(connection)?;
+        }
+    }
+    connection.prepare_cached(sql::COUNT_OWED)?.execute([owed, 0])?;
     Ok(true)
 }
 
-/// The rows whose order holds.
-struct Queue {
-    destination: String,
-    workspace: String,
-    run: String,
+pub fn saw(connection: &Connection, seen: &[(WorkspaceKey, Timestamp)]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(sql::SAW_WORKSPACE)?;
+    for (key, at) in seen {
+        statement.execute(params![key.0, at.as_millisecond()])?;
+    }
+    Ok(())
 }
 
-impl Queue {
-    fn of_row(row: &Row<'_>) -> rusqlite::Result<Queue> {
-        Ok(Queue { destination: row.get(0)?, workspace: row.get(1)?, run: row.get(2)? })
+pub fn revive(connection: &Connection, to: &Destination, now: Timestamp) -> rusqlite::Result<bool> {
+    let remembered = queues::place(connection, to)?;
+    let name = to.to_string();
+    // Of a bot, everything owed to its rooms: all that begins with `surface:`, and `;` comes after `:`.
+    let last = match to {
+        Destination::Room { surface, room } if room.is_empty() => format!("{surface};"),
+        _ => name.clone(),
+    };
+    let waiting = reads::open_between(connection, &name, &last)?;
+    if remembered.is_none() && waiting.is_empty() {
+        return Ok(false);
     }
-
-    fn mark_head(&self, connection: &Connection) -> rusqlite::Result<()> {
-        connection.prepare_cached(sql::MARK_HEAD)?.execute(params![self.destination, self.workspace, self.run])?;
-        Ok(())
+    let before = remembered.unwrap_or_default();
+    let mut place = before.clone();
+    place.revive();
+    queues::put_place(connection, to, &before, &place)?;
+    for (destination, _) in waiting {
+        connection.prepare_cached(sql::MAKE_DUE)?.execute(params![destination, now.as_millisecond()])?;
     }
+    Ok(true)
 }
 
-/// Deletes what `statement` finds by each number and `before`, and counts it.
-pub fn delete(connection: &Connection, statement: &str, numbers: &[i64], before: Timestamp) -> rusqlite::Result<u64> {
-    let mut statement = connection.prepare_cached(statement)?;
-    let mut deleted = 0;
-    for number in numbers {
-        deleted += statement.execute(params![number, before.as_millisecond()])?;
+/// Of itself alone: what was folded into a message that died is brought back by its own id.
+pub fn retry(connection: &Connection, id: Uuid, now: Timestamp) -> rusqlite::Result<bool> {
+    let Some(found) = Found::by_id(connection, id)?.filter(|found| found.state == "dead") else { return Ok(false) };
+    connection.prepare_cached(sql::RETRY)?.execute(params![found.number, now.as_millisecond()])?;
+    found.queue.mark_head(connection)?;
+    Ok(true)
+}
+
+/// What it was to tell beside its own waits for itself again; while it is under way, once that has ended. What is
+/// folded into another message is left out there from its next attempt on.
+pub fn discard(connection: &Connection, id: Uuid, now: Timestamp) -> rusqlite::Result<bool> {
+    let Some(found) = Found::by_id(connection, id)? else { return Ok(false) };
+    match found.state.as_str() {
+        "pending" | "unknown" => {
+            queues::free(connection, found.number, None)?;
+            connection.prepare_cached(sql::UNFOLD_FROM)?.execute([found.number])?;
+        }
+        "in_flight" | "dead" => {}
+        _ => return Ok(false),
     }
-    Ok(u64::try_from(deleted).unwrap_or(u64::MAX))
+    let end = End { state: "superseded", at: now.as_millisecond(), reason: Some("discarded"), message_id: None };
+    end.of(connection, found.number)?;
+    Ok(true)
 }

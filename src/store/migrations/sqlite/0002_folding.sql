@@ -1,0 +1,79 @@
+-- Messages that tell several changes, lanes, notices, and what is remembered of destinations.
+--
+-- A notice is stored like a change: a row in `changes` whose workspace is '' and whose run is the notice's subject,
+-- counted up from 1. So the foreign key, the order of a queue and the dedup key serve both.
+--
+-- `deliveries.subscription` holds the ids of all subscriptions that asked, separated by commas; '' for a notice.
+
+ALTER TABLE workspaces ADD COLUMN seen_at INTEGER;
+
+-- goes before progress
+ALTER TABLE deliveries ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;
+-- of a head: 0 as soon as anything open in its queue is urgent, else 1
+ALTER TABLE deliveries ADD COLUMN lane INTEGER NOT NULL DEFAULT 1;
+-- found after a time without sight of the workspace
+ALTER TABLE deliveries ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
+-- the number of the row whose message tells this one too: open ones are bound to it, superseded ones were told by it
+ALTER TABLE deliveries ADD COLUMN carrier INTEGER;
+-- why its message tells others too
+ALTER TABLE deliveries ADD COLUMN folding TEXT CHECK (folding IN ('rate', 'late'));
+-- the id of its message where that is not its own; '': the next attempt takes a new one
+ALTER TABLE deliveries ADD COLUMN wire_id TEXT;
+-- 1: it was in a digest that the platform refused, and is folded no more
+ALTER TABLE deliveries ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
+-- when the first attempt began that may have arrived
+ALTER TABLE deliveries ADD COLUMN unknown_at INTEGER;
+
+CREATE TABLE destinations (
+    destination TEXT PRIMARY KEY,
+    place       TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row. What was ever owed, and what became of the deliveries that were deleted since.
+CREATE TABLE ledger (
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    owed       INTEGER NOT NULL,
+    -- subscriptions that another one's message served as well
+    merged     INTEGER NOT NULL,
+    delivered  INTEGER NOT NULL,
+    folded     INTEGER NOT NULL,
+    suppressed INTEGER NOT NULL,
+    dead       INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO ledger SELECT 1, count(*), 0, 0, 0, 0, 0 FROM deliveries;
+
+UPDATE deliveries SET urgent = 1
+WHERE state NOT IN ('delivered', 'superseded') AND EXISTS (
+    SELECT 1 FROM changes AS c
+    WHERE c.workspace = deliveries.workspace AND c.run = deliveries.run AND c.sequence = deliveries.sequence
+      AND CASE WHEN json_valid(c.json) THEN
+        json_extract(c.json, '$.type') IN ('run.waiting', 'run.finished', 'run.lost')
+        OR (json_extract(c.json, '$.type') = 'run.stage.changed' AND json_extract(c.json, '$.to') = 'Fail')
+      ELSE 0 END);
+
+UPDATE deliveries SET lane = 0
+WHERE head = 1 AND state IN ('pending', 'in_flight', 'unknown') AND EXISTS (
+    SELECT 1 FROM deliveries AS behind
+    WHERE behind.destination = deliveries.destination AND behind.workspace = deliveries.workspace
+      AND behind.run = deliveries.run AND behind.state IN ('pending', 'in_flight', 'unknown') AND behind.urgent = 1);
+
+UPDATE deliveries SET unknown_at = ifnull(
+    (SELECT min(a.started_at) FROM attempts AS a WHERE a.delivery = deliveries.number AND a.outcome = 'unknown'),
+    iif(state = 'unknown', created_at, NULL))
+WHERE state NOT IN ('delivered', 'superseded');
+
+DROP INDEX deliveries_due;
+CREATE INDEX deliveries_due ON deliveries (destination, lane, next_at)
+    WHERE head = 1 AND state IN ('pending', 'unknown') AND carrier IS NULL;
+
+CREATE INDEX deliveries_in_flight ON deliveries (destination) WHERE state = 'in_flight';
+
+-- what a digest may tell, runs with something urgent first
+CREATE INDEX deliveries_foldable ON deliveries (destination, head, ifnull(template, ''), lane, number)
+    WHERE state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> '';
+
+-- what a message is to tell beside its own, and what it has told
+CREATE INDEX deliveries_bound ON deliveries (carrier) WHERE carrier IS NOT NULL AND state = 'pending';
+
+CREATE INDEX deliveries_told ON deliveries (carrier) WHERE carrier IS NOT NULL AND state = 'superseded';

@@ -1,0 +1,374 @@
+//! Claiming: whose turn it is, and what its message tells.
+//!
+//! Looks at each destination with a few seeks, however long its queue, and at a queue only where its message is made.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::queues::{self, End, Queue};
+use super::rows;
+use super::statements as sql;
+use crate::model::{
+    self, Claimed, Delivery, Destination, Folding, MOST_COUNTED, MOST_FOLDED, Place, Plan, Timestamp, Waiting,
+    WorkspaceKey,
+};
+use crate::store::{Claims, Policy, Room};
+
+/// No retry waits longer: a day and its jitter. A moment further away was set by a clock that was ahead.
+const LONGEST_WAIT_MS: i64 = 29 * 3600 * 1000;
+const LANES: [i64; 2] = [0, 1];
+const UNREADABLE: &str = "its change can't be read";
+
+pub fn claim(
+    connection: &Connection,
+    now: Timestamp,
+    room: Room,
+    policy: &Arc<dyn Policy>,
+) -> rusqlite::Result<Claims> {
+    let mut claim = Claim { connection, now, policy, next_at: None, accounts: HashMap::new() };
+    let candidates = claim.candidates()?;
+    let (mut claimed, mut probes) = (Vec::new(), 0);
+    for candidate in candidates {
+        if claimed.len() >= room.messages {
+            break;
+        }
+        let probe = candidate.place.failures > 0;
+        if probe && probes >= room.probes {
+            continue;
+        }
+        if let Some(message) = claim.take(candidate)? {
+            probes += usize::from(probe);
+            claimed.push(message);
+        }
+    }
+    Ok(Claims { claimed, next_at: claim.next_at })
+}
+
+struct Claim<'a> {
+    connection: &'a Connection,
+    now: Timestamp,
+    policy: &'a Arc<dyn Policy>,
+    /// The earliest moment found so far.
+    next_at: Option<Timestamp>,
+    accounts: HashMap<Destination, Place>,
+}
+
+/// A destination that is open, and whose turn it is there.
+struct Candidate {
+    to: Destination,
+    lane: i64,
+    number: i64,
+    next_at: i64,
+    place: Place,
+}
+
+/// A head before its message is made.
+struct Head {
+    number: i64,
+    queue: Queue,
+    template: Option<String>,
+    folding: Option<Folding>,
+    wire_id: Option<String>,
+    waiting: Waiting,
+    /// Others may join it.
+    foldable: bool,
+}
+
+impl Head {
+    fn of_row(row: &Row<'_>) -> rusqlite::Result<Head> {
+        Ok(Head {
+            number: row.get(0)?,
+            queue: Queue::at(row, 1)?,
+            template: row.get(4)?,
+            folding: rows::folding(row, 5)?,
+            wire_id: row.get(6)?,
+            waiting: Waiting {
+                workspace: WorkspaceKey(row.get(2)?),
+                attempt: row.get(7)?,
+                created_at: rows::moment(row, 8)?,
+                unknown_since: rows::maybe_moment(row, 9)?,
+                urgent: row.get(10)?,
+                missed: row.get(11)?,
+            },
+            foldable: row.get(12)?,
+        })
+    }
+
+    /// A digest that tells nothing but itself any more is none.
+    fn as_it_was(&self) -> Option<Folding> {
+        self.folding.filter(|why| !self.foldable || *why == Folding::Late)
+    }
+}
+
+impl Claim<'_> {
+    fn at_the_latest(&mut self, at: Timestamp) {
+        self.next_at = Some(self.next_at.map_or(at, |earliest| earliest.min(at)));
+    }
+
+    /// Urgent ones first, then what is due longest.
+    fn candidates(&mut self) -> rusqlite::Result<Vec<Candidate>> {
+        let mut found = Vec::new();
+        let mut after = String::new();
+        loop {
+            let next = self
+                .connection
+                .prepare_cached(sql::NEXT_DESTINATION)?
+                .query_row([&after], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
+                })
+                .optional()?;
+            let Some((name, lane, number, next_at)) = next else { break };
+            found.extend(self.candidate(&name, (lane, number, next_at))?);
+            after = name;
+        }
+        found.sort_by_key(|candidate: &Candidate| (candidate.lane, candidate.next_at));
+        Ok(found)
+    }
+
+    /// `first` is the lane, number and moment of what its first lane waits for longest.
+    fn candidate(&mut self, name: &str, first: (i64, i64, i64)) -> rusqlite::Result<Option<Candidate>> {
+        let busy = self.connection.prepare_cached(sql::IN_FLIGHT)?.query_row([name], |_| Ok(())).optional()?;
+        if busy.is_some() {
+            return Ok(None);
+        }
+        let to = Destination::from(name.to_owned());
+        let place = queues::place(self.connection, &to)?.unwrap_or_default();
+        let (policy, now) = (self.policy, self.now);
+        let account = to.account().map(|account| self.account(account)).transpose()?;
+        let opens_at = policy.opens_at(&to, &place, account, now);
+        let Some(opens_at) = opens_at else { return Ok(None) };
+        let due = if first.2 <= self.now.as_millisecond() { Some(first) } else { self.due(name)? };
+        if opens_at > self.now {
+            let due_at = if due.is_some() { None } else { self.nearest(name)? };
+            self.at_the_latest(due_at.map_or(opens_at, |due_at| due_at.max(opens_at)));
+            return Ok(None);
+        }
+        let Some((lane, number, next_at)) = due else {
+            if let Some(at) = self.nearest(name)? {
+                self.at_the_latest(at);
+            }
+            return Ok(None);
+        };
+        Ok(Some(Candidate { to, lane, number, next_at, place }))
+    }
+
+    fn account(&mut self, account: Destination) -> rusqlite::Result<&Place> {
+        match self.accounts.entry(account) {
+            std::collections::hash_map::Entry::Occupied(known) => Ok(known.into_mut()),
+            std::collections::hash_map::Entry::Vacant(unknown) => {
+                let place = queues::place(self.connection, unknown.key())?.unwrap_or_default();
+                Ok(unknown.insert(place))
+            }
+        }
+    }
+
+    /// The first in its lane, urgent before progress: what is due, else what a wrong clock put off.
+    fn due(&self, name: &str) -> rusqlite::Result<Option<(i64, i64, i64)>> {
+        let now = self.now.as_millisecond();
+        for lane in LANES {
+            for (statement, moment) in [(sql::FIRST_DUE, now), (sql::FIRST_AFTER, now + LONGEST_WAIT_MS)] {
+                if let Some((number, at)) = self.first(statement, name, lane, moment)? {
+                    return Ok(Some((lane, number, at)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn first(&self, statement: &str, name: &str, lane: i64, moment: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        self.connection.prepare_cached(statement)?.query_row(params![name, lane, moment], read).optional()
+    }
+
+    /// When something is due where nothing is.
+    fn nearest(&self, name: &str) -> rusqlite::Result<Option<Timestamp>> {
+        let mut nearest: Option<i64> = None;
+        for lane in LANES {
+            if let Some((_, at)) = self.first(sql::FIRST_AFTER, name, lane, self.now.as_millisecond())? {
+                nearest = Some(nearest.map_or(at, |other| other.min(at)));
+            }
+        }
+        nearest.map(rows::from_millisecond).transpose()
+    }
+
+    /// None: it holds, is given up, or can't be read.
+    fn take(&mut self, candidate: Candidate) -> rusqlite::Result<Option<Claimed>> {
+        let head = self.connection.prepare_cached(sql::HEAD)?.query_row([candidate.number], Head::of_row)?;
+        let run = if head.foldable { self.prefix(&head.queue, &head.template, MOST_FOLDED)? } else { Vec::new() };
+        let plan = self.plan(&candidate, &head, &run)?;
+        let (folding, picked) = match plan {
+            Plan::Hold(at) => {
+                self.at_the_latest(at);
+                return Ok(None);
+            }
+            Plan::GiveUp { reason } => {
+                queues::die(self.connection, head.number, self.now.as_millisecond(), reason)?;
+                self.at_the_latest(self.now);
+                return Ok(None);
+            }
+            Plan::Single => (head.as_it_was(), Vec::new()),
+            // A message that may have arrived, or that tells several already, is sent again as it was.
+            Plan::CatchUp { .. } | Plan::Digest { .. } if head.waiting.unknown_since.is_some() => {
+                (head.folding, Vec::new())
+            }
+            Plan::CatchUp { rows } => self.catch_up(&head, &run, rows)?,
+            Plan::Digest { rows } => self.digest(&head, &run, rows)?,
+        };
+        self.begin(candidate, &head, folding, &picked)
+    }
+
+    fn plan(&self, candidate: &Candidate, head: &Head, run: &[(i64, Waiting)]) -> rusqlite::Result<Plan> {
+        let most = i64::try_from(MOST_COUNTED).unwrap_or(i64::MAX) - 1;
+        let name = &head.queue.destination;
+        let others: i64 = self
+            .connection
+            .prepare_cached(sql::COUNT_FOLDABLE)?
+            .query_row(params![name, head.number, most], |row| row.get(0))?;
+        let mut waiting: Vec<Waiting> = run.iter().map(|(_, waiting)| waiting.clone()).collect();
+        if waiting.is_empty() {
+            waiting.push(head.waiting.clone());
+        }
+        let queue = model::Queue {
+            to: &candidate.to,
+            place: &candidate.place,
+            head: head.waiting.clone(),
+            run: waiting,
+            waiting: usize::try_from(others + 1).unwrap_or(usize::MAX),
+        };
+        Ok(self.policy.plan(&queue, self.now))
+    }
+
+    /// Rows from the head of a queue on that one message may tell.
+    fn prefix(&self, queue: &Queue, template: &Option<String>, most: usize) -> rusqlite::Result<Vec<(i64, Waiting)>> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let mut statement = self.connection.prepare_cached(sql::PREFIX)?;
+        let parameters = params![queue.destination, queue.workspace, queue.run, template, most];
+        let mut found = statement.query(parameters)?;
+        let mut prefix = Vec::new();
+        while let Some(row) = found.next()? {
+            if !row.get::<_, bool>(7)? {
+                break;
+            }
+            let waiting = Waiting {
+                workspace: WorkspaceKey(row.get(1)?),
+                created_at: rows::moment(row, 2)?,
+                urgent: row.get(3)?,
+                missed: row.get(4)?,
+                attempt: row.get(5)?,
+                unknown_since: rows::maybe_moment(row, 6)?,
+            };
+            prefix.push((row.get(0)?, waiting));
+        }
+        Ok(prefix)
+    }
+
+    /// A change that is late is told as such, by itself too.
+    fn catch_up(
+        &self,
+        head: &Head,
+        run: &[(i64, Waiting)],
+        rows: usize,
+    ) -> rusqlite::Result<(Option<Folding>, Vec<i64>)> {
+        if head.queue.workspace == rows::OF_NOTICES || self.carries(head)? {
+            return Ok((head.folding, Vec::new()));
+        }
+        let picked = run.iter().skip(1).take(rows.min(MOST_FOLDED).saturating_sub(1)).map(|(number, _)| *number);
+        Ok((Some(Folding::Late), picked.collect()))
+    }
+
+    fn digest(
+        &self,
+        head: &Head,
+        run: &[(i64, Waiting)],
+        rows: usize,
+    ) -> rusqlite::Result<(Option<Folding>, Vec<i64>)> {
+        let most = rows.min(MOST_FOLDED).saturating_sub(1);
+        if !head.foldable || most == 0 {
+            return Ok((head.as_it_was(), Vec::new()));
+        }
+        let mut picked: Vec<i64> = run.iter().skip(1).take(most).map(|(number, _)| *number).collect();
+        let limit = i64::try_from(most).unwrap_or(i64::MAX);
+        let name = &head.queue.destination;
+        let queues: Vec<Queue> = self
+            .connection
+            .prepare_cached(sql::FOLDABLE_QUEUES)?
+            .query_map(params![name, head.template, head.number, limit], |row| {
+                Ok(Queue { destination: name.clone(), workspace: row.get(0)?, run: row.get(1)? })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        for queue in queues {
+            let left = most.saturating_sub(picked.len());
+            if left == 0 {
+                break;
+            }
+            picked.extend(self.prefix(&queue, &head.template, left)?.into_iter().map(|(number, _)| number));
+        }
+        Ok((if picked.is_empty() { head.as_it_was() } else { Some(Folding::Rate) }, picked))
+    }
+
+    fn carries(&self, head: &Head) -> rusqlite::Result<bool> {
+        Ok(!queues::bound(self.connection, head.number)?.is_empty())
+    }
+
+    /// In flight, unless it can't be read.
+    fn begin(
+        &mut self,
+        candidate: Candidate,
+        head: &Head,
+        folding: Option<Folding>,
+        picked: &[i64],
+    ) -> rusqlite::Result<Option<Claimed>> {
+        let Candidate { to, place, .. } = candidate;
+        let Some(mut lead) = self.read(head.number)? else {
+            self.at_the_latest(self.now);
+            return Ok(None);
+        };
+        let mut grown = false;
+        for number in picked {
+            if self.read(*number)?.is_some() {
+                self.connection.prepare_cached(sql::BIND)?.execute(params![number, head.number])?;
+                grown = true;
+            }
+        }
+        // What was picked and can't be read leaves nothing to fold.
+        let folding = folding.filter(|why| head.folding == Some(*why) || *why == Folding::Late || grown);
+        let mut folded = Vec::new();
+        for number in queues::bound(self.connection, head.number)? {
+            folded.extend(self.read(number)?);
+        }
+        let renewed = (grown || folding != head.folding) && head.waiting.attempt > 0;
+        let wire_id = self.wire_id(head, renewed);
+        let name = rows::folding_name(folding);
+        self.connection.prepare_cached(sql::CLAIM)?.execute(params![head.number, name, wire_id])?;
+        lead.attempt = lead.attempt.saturating_add(1);
+        let now = self.now.as_millisecond();
+        self.connection.prepare_cached(sql::INSERT_ATTEMPT)?.execute(params![head.number, lead.attempt, now])?;
+        let mut begun = place.clone();
+        self.policy.began(&to, &mut begun, self.now);
+        queues::put_place(self.connection, &to, &place, &begun)?;
+        let message_id = wire_id.as_deref().and_then(|id| id.parse().ok()).unwrap_or(lead.id);
+        Ok(Some(Claimed { message_id, lead, folded, folding, probe: place.failures > 0 }))
+    }
+
+    /// The id of its message where that is not its own: other words than before leave under another id.
+    fn wire_id(&self, head: &Head, renewed: bool) -> Option<String> {
+        let asked = head.wire_id.as_deref() == Some("");
+        if renewed || asked { Some(self.policy.message_id().to_string()) } else { head.wire_id.clone() }
+    }
+
+    /// One bad row must not stop all the others: it is given up, and what was bound to it waits for itself.
+    fn read(&self, number: i64) -> rusqlite::Result<Option<Delivery>> {
+        match self.connection.prepare_cached(sql::DELIVERY)?.query_row([number], rows::delivery) {
+            Ok(delivery) => Ok(Some(delivery)),
+            Err(rusqlite::Error::FromSqlConversionFailure(..)) => {
+                tracing::error!(number, "a stored change can't be read; its delivery is given up");
+                queues::free(self.connection, number, None)?;
+                End::dead(self.now.as_millisecond(), UNREADABLE).of(self.connection, number)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
