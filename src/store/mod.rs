@@ -100,6 +100,10 @@ pub trait Store: Send + Sync {
     /// been due longest. What `policy` folds into a message stays pending, bound to it, until the message has ended.
     async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError>;
 
+    /// A claim failed, or so it seemed: what is in flight beside `under_way` was claimed without its claimer hearing of it.
+    /// Nothing of it left; it is pending again, with its attempt recorded as one that has to be repeated.
+    async fn release(&self, under_way: &[Uuid]) -> Result<(), StoreError>;
+
     /// Records how an attempt ended and what `policy` makes of it for the destination. Changes nothing when that attempt
     /// is no longer in flight.
     ///
@@ -118,7 +122,7 @@ pub trait Store: Send + Sync {
     async fn places(&self) -> Result<Vec<PlaceRow>, StoreError>;
 
     /// A person acted: what is remembered of the destination's failures is forgotten, and everything open for it is due
-    /// at `now`. False when nothing is remembered of it and nothing is owed to it.
+    /// at `now`; for a bot ([`Destination::account`]), everything open for its rooms. False when nothing is remembered of it and nothing is owed to it.
     async fn revive(&self, to: &Destination, now: Timestamp) -> Result<bool, StoreError>;
 
     /// The newest changes of a run, `limit` at most, oldest first, with what became of each.
@@ -130,10 +134,12 @@ pub trait Store: Send + Sync {
     /// One delivery with its attempts. `id` may be an unambiguous beginning; an ambiguous one finds none.
     async fn delivery(&self, id: &str) -> Result<Option<(DeliveryRow, Vec<Attempt>)>, StoreError>;
 
-    /// Brings a dead delivery back, due at `now`. False when it was not dead.
+    /// Brings a dead delivery back, due at `now`, and nothing else that was folded with it. False when it was not dead.
     async fn retry(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Gives up an open or dead delivery for good: `superseded`. False when it had already ended otherwise.
+    /// Gives up an open or dead delivery for good: `superseded`. False when it had already ended otherwise. What its
+    /// message was to tell as well waits for itself again; where it is under way, once that has ended. Discarded out of
+    /// another one's message, it is left out there from the next attempt on.
     async fn discard(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Fails when the store can't be written.
@@ -227,7 +233,7 @@ pub struct Room {
 pub struct Claims {
     pub claimed: Vec<Claimed>,
     /// When there may be more without anything else happening, the past included. None: nothing waits, or only for
-    /// attempts under way, or for persons.
+    /// attempts under way, or for persons. What found no room waits for attempts under way.
     pub next_at: Option<Timestamp>,
 }
 

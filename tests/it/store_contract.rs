@@ -15,8 +15,8 @@ use callboard::store::{
 use uuid::Uuid;
 
 use crate::store_scene::{
-    Ground, Scene, at, change, folded, line, moved, nothing, notice, owed, room, run_id, sequence, settled, state,
-    told, warehouse, watch,
+    Ground, Scene, at, change, folded, line, moved, nothing, notice, owed, room, run_id, settled, state, told,
+    warehouse, watch,
 };
 
 macro_rules! on_every_store {
@@ -391,7 +391,7 @@ async fn what_a_dead_process_was_sending_is_unknown_and_sent_again(scene: Scene)
 async fn a_guest_writes_beside_the_owner_who_hears_of_it(scene: Scene) {
     let owner = &scene.store;
     scene.record(&moved("r1", 1, &["ops"])).await;
-    scene.claim(at(10), 1).await;
+    let message = scene.only(at(10)).await;
     assert!(!owner.changed_elsewhere().await.unwrap(), "the owner's own writes are no news");
 
     let guest = scene.ground.guest().await;
@@ -402,6 +402,8 @@ async fn a_guest_writes_beside_the_owner_who_hears_of_it(scene: Scene) {
     assert!(owner.changed_elsewhere().await.unwrap());
     assert!(!owner.changed_elsewhere().await.unwrap(), "told once");
     assert_eq!(owner.load().await.unwrap().subscriptions, [watch("w1", "r1", "ops")]);
+    scene.settle(&message, Next::Pending { at: at(9_000) }).await;
+    assert!(!owner.changed_elsewhere().await.unwrap());
     assert!(guest.revive(&room("ops"), at(20)).await.unwrap());
     assert!(owner.changed_elsewhere().await.unwrap(), "a destination brought back is news");
     assert!(guest.unsubscribe("w1").await.unwrap());
@@ -514,7 +516,7 @@ async fn digest(scene: &Scene) -> Claimed {
     backlog(scene, &["r1", "r2", "r3"]).await;
     scene.record(&moved("r1", 2, &["ops"])).await;
     let mut failed = moved("r3", 2, &["ops"]);
-    failed.deliveries[0].urgent = true;
+    (failed.deliveries[0].urgent, failed.deliveries[0].at) = (true, at(30));
     scene.record(&failed).await;
     // An urgent head leads.
     scene.rules.plan_for("ops", Plan::Digest { rows: MOST_FOLDED });
@@ -831,7 +833,7 @@ async fn after_an_outage_nothing_waits_for_the_retry_it_had_planned(scene: Scene
 async fn several_subscriptions_make_one_message_and_count_as_several(scene: Scene) {
     let subscriptions = vec!["w1".to_owned(), "config:00ff".to_owned(), "w3".to_owned()];
     let delivery = NewDelivery { subscriptions: subscriptions.clone(), ..owed("r1", 1, "ops") };
-    scene.record(&Poll { deliveries: vec![delivery], ..moved("r1", 1, &["dev"]) }).await;
+    scene.record(&Poll { deliveries: vec![delivery, owed("r1", 1, "dev")], ..moved("r1", 1, &[]) }).await;
     assert_eq!(scene.all().await[0].subscriptions, subscriptions);
     let ledger = scene.balance().await;
     assert_eq!((ledger.owed, ledger.open, ledger.suppressed), (4, 2, 2));
@@ -870,7 +872,8 @@ async fn what_is_bound_to_a_message_goes_when_that_goes(scene: Scene) {
     let rows = scene.all().await;
     let lead = rows.iter().find(|row| row.delivery.id == digest.lead.id).unwrap();
     assert_eq!(lead.state, DeliveryState::Dead);
-    let freed: Vec<_> = rows.iter().filter(|row| row.state == DeliveryState::Pending).map(sequence).collect();
-    assert_eq!(freed.len(), 4, "each is judged by itself from now on");
+    let left: Vec<_> = rows.iter().filter(|row| row.state == DeliveryState::Pending).collect();
+    assert_eq!((left.len(), left[0].delivery.created_at), (1, at(30)), "what is old goes along, what is young waits");
+    assert_eq!(left[0].folded_into, None);
     scene.balance().await;
 }

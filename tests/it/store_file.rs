@@ -1,9 +1,10 @@
 //! What only a file can get wrong.
 
-use callboard::model::DeliveryState;
-use callboard::store::{Recorded, Role, Settings, StoreError, open};
+use callboard::model::{ChangeKind, DeliveryState, Plan, Status, Timestamp};
+use callboard::store::{Next, Recorded, Role, Room, Settings, StoreError, open};
+use uuid::Uuid;
 
-use crate::store_scene::{Ground, Scene, at, moved, watch};
+use crate::store_scene::{Ground, Scene, at, change, folded, line, moved, run_id, told, warehouse, watch};
 
 #[tokio::test]
 async fn only_one_process_owns_the_store() {
@@ -170,4 +171,90 @@ async fn a_process_that_died_while_creating_the_file_does_no_harm() {
     std::fs::write(place.path(), b"").unwrap();
     std::fs::write(place.folder().join("callboard.db.lock"), b"").unwrap();
     place.owner().await;
+}
+
+/// A file as the first release left it: two changes of one run owed to a channel, the second one a failure; one attempt
+/// that may have arrived; one under way.
+const FIRST_SCHEMA: &str = include_str!("../../src/store/migrations/sqlite/0001_init.sql");
+
+#[tokio::test]
+async fn a_file_of_the_first_release_is_taken_over_with_all_it_owes() {
+    let place = Ground::file();
+    let old = rusqlite::Connection::open(place.path()).unwrap();
+    old.execute_batch(FIRST_SCHEMA).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    let failed = |run: &str| {
+        let mut change = change(run, 2);
+        let ChangeKind::StageChanged { to, .. } = &mut change.kind else { panic!("a stage changes") };
+        *to = Status::Fail;
+        change
+    };
+    for (number, change, to, state, head) in [
+        (1, change("r1", 1), "ops", "unknown", 1),
+        (2, failed("r1"), "ops", "pending", 0),
+        (3, change("r2", 1), "ops", "pending", 1),
+        (4, change("r3", 1), "dev", "in_flight", 1),
+        (5, change("r4", 1), "dev", "delivered", 0),
+    ] {
+        let (run, json) = (change.run.id.as_str(), serde_json::to_string(&change).unwrap());
+        let (key, sequence, ms) = (warehouse().key().0, change.sequence, at(change.sequence).as_millisecond());
+        let id = Uuid::from_u128(number).to_string();
+        old.execute("INSERT INTO changes VALUES (?1, ?2, ?3, ?4, ?5)", (&key, run, sequence, ms, json)).unwrap();
+        let columns = "number, id, workspace, run, sequence, destination, subscription, state, head, attempt, next_at, \
+                       created_at, settled_at";
+        let row =
+            format!("INSERT INTO deliveries ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'w1', ?7, ?8, 1, ?9, ?9, ?9)");
+        let number = i64::try_from(number).unwrap();
+        old.execute(&row, rusqlite::params![number, id, key, run, sequence, to, state, head, ms]).unwrap();
+        let outcome = (state == "unknown").then_some("unknown");
+        let attempt = "INSERT INTO attempts (delivery, attempt, started_at, outcome) VALUES (?1, 1, ?2, ?3)";
+        old.execute(attempt, rusqlite::params![number, ms + 7, outcome]).unwrap();
+    }
+    drop(old);
+
+    let scene = Scene::on(place).await;
+    let ledger = scene.balance().await;
+    assert_eq!((ledger.owed, ledger.delivered, ledger.open), (5, 1, 4));
+    let since: Vec<_> = scene.all().await.into_iter().map(|row| row.delivery.unknown_since).collect();
+    let known = |ms: i64| Some(Timestamp::from_millisecond(at(1).as_millisecond() + ms).unwrap());
+    assert_eq!(since, [known(7), None, None, known(7), None], "when each may first have arrived");
+    let first = scene.claim(at(99), 1).await;
+    assert_eq!(told(&first), [line("ops", "r1", 1)], "what stands before a failure goes first");
+    scene.settle(&first[0], Next::Delivered).await;
+    assert_eq!(told(&scene.claim(at(99), 9).await), [line("ops", "r1", 2), line("dev", "r3", 1)]);
+    assert_eq!(scene.all().await[0].subscriptions, ["w1"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_given_up_and_stops_nothing_else() {
+    let scene = Scene::on(Ground::file()).await;
+    for run in ["r1", "r2", "r3", "r4"] {
+        scene.record(&moved(run, 1, &["ops"])).await;
+    }
+    scene.record(&moved("r1", 2, &["ops"])).await;
+    scene.rules.plan_for("ops", Plan::Digest { rows: 20 });
+    let breaks = |run: &str| {
+        let file = rusqlite::Connection::open(scene.ground.path()).unwrap();
+        let broken = file.execute("UPDATE changes SET json = '{' WHERE run = ?1 AND sequence = 1", [run]).unwrap();
+        assert_eq!(broken, 1);
+    };
+    breaks("r1");
+    breaks("r3");
+    let claims = scene.claims(at(50), Room { messages: 9, probes: 9 }).await;
+    assert_eq!((claims.claimed.len(), claims.next_at), (0, Some(at(50))), "the head is broken, and there is more");
+    let digest = scene.only(at(50)).await;
+    assert_eq!(
+        (told(std::slice::from_ref(&digest)), folded(&digest)),
+        (vec![line("ops", "r2", 1)], vec!["r4 1".to_owned(), "r1 2".to_owned()])
+    );
+    scene.settle(&digest, Next::Unknown { at: at(60) }).await;
+    breaks("r2");
+    let claims = scene.claims(at(60), Room { messages: 9, probes: 9 }).await;
+    assert_eq!((claims.claimed.len(), claims.next_at), (0, Some(at(60))));
+    let rest = scene.only(at(60)).await;
+    assert_eq!(rest.lead.unknown_since, Some(at(100)), "its lead may have told it");
+    let ledger = scene.balance().await;
+    assert_eq!((ledger.owed, ledger.dead, ledger.open), (5, 3, 2));
+    let of_r1 = scene.store.history(&warehouse().key(), &run_id("r1"), 9).await.unwrap();
+    assert_eq!(of_r1.len(), 1, "what can be read is shown");
 }

@@ -123,7 +123,7 @@ impl Claim<'_> {
             found.extend(self.candidate(&name, (lane, number, next_at))?);
             after = name;
         }
-        found.sort_by(|a: &Candidate, b| (a.lane, a.next_at).cmp(&(b.lane, b.next_at)));
+        found.sort_by_key(|candidate: &Candidate| (candidate.lane, candidate.next_at));
         Ok(found)
     }
 

@@ -8,22 +8,28 @@ use crate::model::Timestamp;
 
 const EXPIRED: &str = "it waited so long that nobody needs it any more";
 
-/// Gives up what was created before `before` and still waits; what its message was to tell beside it, and is younger,
-/// waits for itself again. It ends when something was last recorded: a store has no
+/// Gives up what was created before `before` and still waits; what its message was to tell beside it
+/// and is younger waits for itself again. It ends when something was last recorded: a store has no
 /// clock, and people shall see it as long as everything else that died.
 pub fn expire(connection: &Connection, numbers: &[i64], before: Timestamp) -> rusqlite::Result<u64> {
     let before = before.as_millisecond();
     let recorded: Option<i64> =
         connection.prepare_cached(sql::LAST_RECORDED)?.query_row([], |row| row.get(0)).optional()?;
     let at = recorded.unwrap_or(before).max(before);
+    let still = |number: i64| {
+        let found = connection.prepare_cached(sql::IS_EXPIRED)?.query_row(params![number, before], |_| Ok(()));
+        Ok::<bool, rusqlite::Error>(found.optional()?.is_some())
+    };
     let mut expired = 0;
-    for number in numbers {
-        let key = params![number, before];
-        let still = connection.prepare_cached(sql::IS_EXPIRED)?.query_row(key, |_| Ok(())).optional()?;
-        if still.is_some() {
-            queues::free(connection, *number, None)?;
-            End::dead(at, EXPIRED).of(connection, *number)?;
-            expired += 1;
+    for lead in numbers {
+        if !still(*lead)? {
+            continue;
+        }
+        for number in queues::free(connection, *lead, None)?.into_iter().chain([*lead]) {
+            if still(number)? {
+                End::dead(at, EXPIRED).of(connection, number)?;
+                expired += 1;
+            }
         }
     }
     Ok(expired)

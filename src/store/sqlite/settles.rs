@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, ToSql, params};
+use uuid::Uuid;
 
 use super::queues::{self, End, Found};
 use super::statements as sql;
@@ -13,6 +14,7 @@ use crate::store::{Next, Policy, Settlement};
 
 /// From as many failures in a row on, the destination was out, and what waits for it waits no longer once it is back.
 const OUTAGE: u32 = 2;
+const UNHEARD: &str = "the store did not say that it was claimed";
 
 pub fn settle(connection: &Connection, settlement: &Settlement, policy: &Arc<dyn Policy>) -> rusqlite::Result<()> {
     let Some(lead) = Found::by_id(connection, settlement.id)? else { return Ok(()) };
@@ -31,6 +33,19 @@ pub fn settle(connection: &Connection, settlement: &Settlement, policy: &Arc<dyn
             Next::Unknown { .. } => drop(queues::free(connection, lead.number, Some(started_at))?),
             _ => drop(queues::free(connection, lead.number, None)?),
         }
+    }
+    Ok(())
+}
+
+/// See [`crate::store::Store::release`].
+pub fn release(connection: &Connection, under_way: &[Uuid]) -> rusqlite::Result<()> {
+    let in_flight: Vec<(i64, String)> = connection
+        .prepare_cached(sql::ALL_IN_FLIGHT)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (number, _) in in_flight.iter().filter(|(_, id)| under_way.iter().all(|known| known.to_string() != *id)) {
+        connection.prepare_cached(sql::RELEASE_ATTEMPT)?.execute(params![number, UNHEARD])?;
+        connection.prepare_cached(sql::RELEASE_DELIVERY)?.execute(params![number, UNHEARD])?;
     }
     Ok(())
 }

@@ -277,6 +277,17 @@ pub const ATTEMPTS: &str = "
 pub const IN_FLIGHT_BY_DESTINATION: &str = "
     SELECT destination, count(*) FROM deliveries WHERE state = 'in_flight' GROUP BY destination ORDER BY destination";
 
+pub const ALL_IN_FLIGHT: &str = "
+    SELECT number, id FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight'";
+
+pub const RELEASE_ATTEMPT: &str = "
+    UPDATE attempts SET outcome = 'retry', ended_at = started_at, reason = ?2
+    WHERE delivery = ?1 AND outcome IS NULL";
+
+pub const RELEASE_DELIVERY: &str = "
+    UPDATE deliveries SET state = CASE WHEN unknown_at IS NULL THEN 'pending' ELSE 'unknown' END, reason = ?2
+    WHERE number = ?1";
+
 /// A person discarded a message while it was under way; what it told beside its own waits for the end of that.
 pub const ORPHANS: &str = "
     SELECT DISTINCT lead.number, a.attempt, a.started_at
@@ -385,143 +396,46 @@ mod tests {
         rows.map(Result::unwrap).collect()
     }
 
+    /// What runs for each message or person, and may only seek: history grows for ever.
+    #[rustfmt::skip]
+    const SEEKING: &[&str] = &[
+        FIND_SUBSCRIPTION, RUN_VERSION, RUN, DELETE_RUN, SAW_WORKSPACE, LAST_NOTICE, COUNT_OWED, QUEUE_HEAD,
+        MARK_HEAD, NEXT_DESTINATION, FIRST_DUE, FIRST_AFTER, IN_FLIGHT, HEAD, PREFIX, FOLDABLE_QUEUES, DELIVERY, BIND,
+        BOUND, CLAIM, PLACE, DROP_PLACE, SETTLE_ATTEMPT, BY_EXACT_ID, AGAIN, END, ALONE, UNFOLD, END_BOUND,
+        FREE_BOUND, UNFOLD_FROM, RETRY, MAKE_DUE, OPEN_BETWEEN, NEWEST_CHANGES, ATTEMPTS, OLDEST_OPEN, IS_EXPIRED,
+        DELETE_OLD_DELIVERY, DELETE_TOLD, COUNT_DELETED, DELETE_OLD_CHANGE, LEDGER,
+        RELEASE_ATTEMPT, RELEASE_DELIVERY,
+    ];
+
+    /// All others.
+    #[rustfmt::skip]
+    const OTHERS: &[&str] = &[
+        DATA_VERSION, INSERT_SUBSCRIPTION, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
+        ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
+        PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION, ORPHANS,
+        RECOVER_ATTEMPT, RECOVER_ATTEMPTS, RECOVER_DELIVERIES, LAST_RECORDED, FIND_EXPIRED, FIND_OLD_DELIVERIES,
+        FIND_OLD_CHANGES, COUNT_BY_STATE, COUNT_TOLD, COUNT_CHANGES, COUNT_SUBSCRIPTIONS,
+        ALL_IN_FLIGHT,
+    ];
+
+    fn with_endings() -> [String; 2] {
+        [BY_ID, OF_CHANGE].map(|ending| format!("{DELIVERY_COLUMNS} {ending}"))
+    }
+
     #[test]
     fn every_statement_fits_the_schema() {
         let connection = migrated();
-        let by_id = format!("{DELIVERY_COLUMNS} {BY_ID}");
-        let of_change = format!("{DELIVERY_COLUMNS} {OF_CHANGE}");
-        for sql in [
-            DATA_VERSION,
-            FIND_SUBSCRIPTION,
-            INSERT_SUBSCRIPTION,
-            DELETE_SUBSCRIPTION,
-            ALL_SUBSCRIPTIONS,
-            INSERT_RUN_OR_BUMP,
-            RUN_VERSION,
-            UPSERT_RUN,
-            DELETE_RUN,
-            RUN,
-            ALL_RUNS,
-            UPSERT_WORKSPACE,
-            SAW_WORKSPACE,
-            ALL_WORKSPACES,
-            INSERT_CHANGE,
-            LAST_NOTICE,
-            INSERT_DELIVERY,
-            COUNT_OWED,
-            QUEUE_HEAD,
-            MARK_HEAD,
-            NEXT_DESTINATION,
-            FIRST_DUE,
-            FIRST_AFTER,
-            IN_FLIGHT,
-            HEAD,
-            PREFIX,
-            COUNT_FOLDABLE,
-            FOLDABLE_QUEUES,
-            DELIVERY,
-            BIND,
-            BOUND,
-            CLAIM,
-            INSERT_ATTEMPT,
-            PLACE,
-            PUT_PLACE,
-            DROP_PLACE,
-            SETTLE_ATTEMPT,
-            BY_EXACT_ID,
-            AGAIN,
-            END,
-            ALONE,
-            UNFOLD,
-            END_BOUND,
-            FREE_BOUND,
-            UNFOLD_FROM,
-            RETRY,
-            MAKE_DUE,
-            OPEN_BETWEEN,
-            OPEN_BY_DESTINATION,
-            ALL_PLACES,
-            DELIVERY_COLUMNS,
-            &by_id,
-            &of_change,
-            NEWEST_CHANGES,
-            ATTEMPTS,
-            IN_FLIGHT_BY_DESTINATION,
-            ORPHANS,
-            RECOVER_ATTEMPT,
-            RECOVER_ATTEMPTS,
-            RECOVER_DELIVERIES,
-            LAST_RECORDED,
-            FIND_EXPIRED,
-            IS_EXPIRED,
-            FIND_OLD_DELIVERIES,
-            DELETE_OLD_DELIVERY,
-            DELETE_TOLD,
-            COUNT_DELETED,
-            FIND_OLD_CHANGES,
-            DELETE_OLD_CHANGE,
-            COUNT_BY_STATE,
-            COUNT_TOLD,
-            LEDGER,
-            OLDEST_OPEN,
-            COUNT_CHANGES,
-            COUNT_SUBSCRIPTIONS,
-        ] {
+        let endings = with_endings();
+        for sql in SEEKING.iter().chain(OTHERS).copied().chain(endings.iter().map(String::as_str)) {
             connection.prepare(sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
         }
     }
 
-    /// History grows for ever, so what runs for each message may only seek.
     #[test]
     fn what_runs_for_each_message_never_scans() {
         let connection = migrated();
-        let by_id = format!("{DELIVERY_COLUMNS} {BY_ID}");
-        for sql in [
-            FIND_SUBSCRIPTION,
-            RUN_VERSION,
-            RUN,
-            DELETE_RUN,
-            SAW_WORKSPACE,
-            LAST_NOTICE,
-            COUNT_OWED,
-            QUEUE_HEAD,
-            MARK_HEAD,
-            NEXT_DESTINATION,
-            FIRST_DUE,
-            FIRST_AFTER,
-            IN_FLIGHT,
-            HEAD,
-            PREFIX,
-            FOLDABLE_QUEUES,
-            DELIVERY,
-            BIND,
-            BOUND,
-            CLAIM,
-            PLACE,
-            DROP_PLACE,
-            SETTLE_ATTEMPT,
-            BY_EXACT_ID,
-            AGAIN,
-            END,
-            ALONE,
-            UNFOLD,
-            END_BOUND,
-            FREE_BOUND,
-            UNFOLD_FROM,
-            RETRY,
-            MAKE_DUE,
-            OPEN_BETWEEN,
-            &by_id,
-            NEWEST_CHANGES,
-            ATTEMPTS,
-            OLDEST_OPEN,
-            IS_EXPIRED,
-            DELETE_OLD_DELIVERY,
-            DELETE_TOLD,
-            COUNT_DELETED,
-            DELETE_OLD_CHANGE,
-            LEDGER,
-        ] {
+        let [by_id, _] = with_endings();
+        for sql in SEEKING.iter().copied().chain([by_id.as_str()]) {
             let plan = plan(&connection, sql);
             let slow = plan.iter().any(|step| step.starts_with("SCAN") || step.contains("TEMP B-TREE"));
             assert!(!slow, "this reads more than it needs:\n{sql}\n{plan:#?}");

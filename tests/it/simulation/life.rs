@@ -7,19 +7,20 @@ use std::time::Duration;
 use callboard::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
 use callboard::metrics::Metrics;
 use callboard::model::{
-    Clock, DeliveryState, Destination, Draft, Message, Prefer, Scope, Selector, Snapshot, Subscription, Timestamp, Tone,
+    Clock, DeliveryState, Destination, Draft, Message, Prefer, Scope, Selector, Subscription, Timestamp, Tone,
 };
 use callboard::render::Rendered;
-use callboard::store::{Store, StoreError};
+use callboard::store::{Ledger, Store, StoreError};
 use callboard::tracker::{Page, Sight, Spans, Tracker, Watched};
+use futures_util::FutureExt;
 use tokio::runtime::Runtime;
-use uuid::Uuid;
 
 use super::Broken;
 use super::oracle::{Oracle, named};
 use super::scenario::{Condition, Event, OPERATORS, On, PLACES, Scenario, Verb};
+use super::views;
 use super::world::{self, Door, Key, STANDING_TEMPLATE, World};
-use crate::memory::MemoryStore;
+use crate::memory::{Around, Faults, MemoryStore};
 
 /// What a set of lives has to see, or it proves too little.
 pub const WHAT_MUST_HAPPEN: [&str; 12] = [
@@ -57,15 +58,20 @@ struct Process {
 
 struct Life {
     world: Arc<Mutex<World>>,
-    store: MemoryStore,
+    store: Arc<MemoryStore>,
+    /// Other processes beside the service, and whoever starts one.
+    calm: MemoryStore,
     troubles: Arc<Mutex<Troubles>>,
     standing: Vec<Subscription>,
     process: Option<Process>,
     oracle: Oracle,
     /// Given up by a person.
     discarded: BTreeSet<Key>,
+    /// Brought back by a person: what came after may have been told meanwhile.
+    retried: BTreeSet<Key>,
     counts: BTreeMap<&'static str, u64>,
     watches: usize,
+    was_stale: bool,
 }
 
 pub fn live(scenario: &Scenario, traced: bool) -> Result<Counts, Broken> {
@@ -95,8 +101,9 @@ impl Life {
         world.trace = traced.then(Vec::new);
         let world = Arc::new(Mutex::new(world));
         let troubles = Arc::<Mutex<Troubles>>::default();
-        let store = MemoryStore::default();
-        store.on_verb(hook(Arc::clone(&troubles)));
+        let store = Arc::new(MemoryStore::new());
+        store.set_faults(Some(hook(Arc::clone(&troubles))));
+        let calm = store.guest();
         let mut oracle = Oracle::default();
         let mut standing = Vec::new();
         for (number, wish) in scenario.subscriptions.iter().enumerate() {
@@ -111,8 +118,21 @@ impl Life {
             standing.push(Subscription { template, ..subscription(&id, scope, wish.place, &on) });
             oracle.stands(id, wish.place, wish.on, wish.template);
         }
-        let (process, discarded, counts) = (None, BTreeSet::new(), BTreeMap::new());
-        let mut life = Life { world, store, troubles, standing, process, oracle, discarded, counts, watches: 0 };
+        let (process, discarded, retried, counts) = (None, BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        let mut life = Life {
+            world,
+            store,
+            calm,
+            troubles,
+            standing,
+            process,
+            oracle,
+            discarded,
+            retried,
+            counts,
+            watches: 0,
+            was_stale: false,
+        };
         life.start();
         life
     }
@@ -153,11 +173,11 @@ impl Life {
         let world = Arc::clone(&self.world);
         let clock: Clock = Arc::new(move || world.lock().unwrap_or_else(std::sync::PoisonError::into_inner).now());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let recovered = self.store.recover();
-        if recovered > 0 {
+        if views::has_in_flight(&self.store) {
             self.count("unknown at a start");
         }
-        let store: Arc<dyn Store> = Arc::new(self.store.clone());
+        self.store.recover();
+        let store: Arc<dyn Store> = self.store.clone();
         let metrics = Arc::new(Metrics::new());
         let spans = Spans { waiting_after: Duration::from_secs(20), blind_after: Duration::from_secs(600) };
         let link = Box::new(|_: &_, _: &_| String::new());
@@ -176,13 +196,13 @@ impl Life {
         self.count("crash");
         self.process = None;
         self.troubles().died = false;
-        self.world().forget_under_way();
+        self.world().dies(&self.store);
         self.start();
     }
 
     fn outlets(&self) -> Outlets {
         let outlet = |name: &'static str| {
-            let door = Door { world: Arc::clone(&self.world), store: self.store.clone(), name };
+            let door = Door { world: Arc::clone(&self.world), store: Arc::clone(&self.store), name };
             let prefer = if name == "lossy" { Prefer::NoDuplicate } else { Prefer::NoLoss };
             Outlet { prefer, ..Outlet::of(Arc::new(door)) }
         };
@@ -222,7 +242,7 @@ impl Life {
             Event::Watch(place, run) => self.watch(place, run),
             Event::Unwatch(place, run) => self.unwatch(place, run),
             Event::Tick => self.tick(),
-            Event::Becomes(place, condition) => self.world().places[place].condition = condition,
+            Event::Becomes(place, condition) => self.world().becomes(place, condition),
             Event::Answer => {
                 self.world().answer_all();
                 self.within(async |_| {});
@@ -232,7 +252,7 @@ impl Life {
             Event::CrashIn(verb, after) => self.troubles().dying = Some((verb, after)),
             Event::Downtime(minutes) => {
                 self.process = None;
-                self.world().forget_under_way();
+                self.world().dies(&self.store);
                 self.world().steady += Duration::from_secs(60 * u64::from(minutes));
                 self.start();
             }
@@ -259,6 +279,9 @@ impl Life {
     }
 
     fn poll(&mut self, stale: usize) {
+        // Two polls that agree on an older truth would rightly be believed.
+        let stale = if std::mem::replace(&mut self.was_stale, stale > 0) { 0 } else { stale };
+        self.was_stale &= stale > 0;
         let (sight, now) = (self.sight(stale), self.now());
         // A store that fails is as good as no poll.
         let _ = self.within(async |process| process.tracker.observe(&world::workspace(), sight, now).await);
@@ -286,7 +309,7 @@ impl Life {
         self.world().note(|| format!("{} watches run {run}: {watched:?}", PLACES[place]));
         match watched {
             Ok(Watched::New) => self.oracle.watches(ours, place, id),
-            Ok(Watched::Already) if already.is_none() && !self.oracle.is_doubtful(&(place, None, id, 0)) => {
+            Ok(Watched::Already) if already.is_none() && !self.oracle.is_doubtful(&(place, None, id.clone(), 0)) => {
                 self.world().breaks("watch: it says that it watches already, and does not");
             }
             Ok(Watched::Already | Watched::Ended) => {}
@@ -315,22 +338,19 @@ impl Life {
     /// Another process subscribes to a run that the store knows.
     fn guest(&mut self, place: usize, run: usize) {
         let id = world::run_id(run);
-        let Some(state) = self.store.run(&world::workspace().key(), &id) else { return };
+        let Some(state) = views::run(&self.store, &world::workspace().key(), &id) else { return };
         if state.snapshot.status.is_terminal() || self.oracle.is_watched(place, &id).is_some() {
             return;
         }
         let watch = self.new_watch(place, run);
-        let calm = std::mem::take(&mut *self.troubles());
-        let done = futures_util::FutureExt::now_or_never(self.store.subscribe(&watch, Some(&state)));
-        *self.troubles() = calm;
+        let done = self.calm.subscribe(&watch, Some(&state)).now_or_never();
         if matches!(done, Some(Ok(callboard::store::Subscribed::New { .. }))) {
-            self.store.written_elsewhere();
             self.oracle.watches(watch.id, place, id);
         }
     }
 
     fn housekeeping(&mut self) {
-        let store = self.store.clone();
+        let store = Arc::clone(&self.store);
         self.within(async |process| {
             if store.changed_elsewhere().await == Ok(true) || process.tracker.is_behind() {
                 let _ = process.tracker.reload().await;
@@ -372,34 +392,27 @@ impl Life {
 
     fn retry(&mut self) {
         let now = self.now();
-        for row in self.store.all().into_iter().filter(|row| row.state == DeliveryState::Dead) {
-            let calm = std::mem::take(&mut *self.troubles());
-            drop(futures_util::FutureExt::now_or_never(self.store.retry(row.id, now)));
-            *self.troubles() = calm;
+        for row in views::all(&self.store).into_iter().filter(|row| row.state == DeliveryState::Dead) {
+            assert_eq!(self.calm.retry(row.id, now).now_or_never(), Some(Ok(true)));
+            self.retried.insert(row.key);
         }
         self.within(async |process| process.dispatcher.wake());
     }
 
     fn discard(&mut self, number: usize) {
-        let open: Vec<_> = self.store.all().into_iter().filter(|row| row.is_open() && row.key().is_some()).collect();
+        let open: Vec<_> = views::all(&self.store).into_iter().filter(|row| row.is_open()).collect();
         let Some(row) = open.get(number % open.len().max(1)) else { return };
-        let calm = std::mem::take(&mut *self.troubles());
-        let done = futures_util::FutureExt::now_or_never(self.store.discard(row.id, self.now()));
-        *self.troubles() = calm;
-        if done == Some(Ok(true)) {
-            self.discarded.extend(row.key());
+        if self.calm.discard(row.id, self.now()).now_or_never() == Some(Ok(true)) {
+            self.discarded.insert(row.key.clone());
         }
     }
 
     fn revive(&mut self, place: usize) {
         let now = self.now();
-        let calm = std::mem::take(&mut *self.troubles());
         let to = Destination::from(PLACES[place].to_owned());
-        drop(futures_util::FutureExt::now_or_never(self.store.revive(&to, now)));
-        if let Some(account) = to.account() {
-            drop(futures_util::FutureExt::now_or_never(self.store.revive(&account, now)));
+        for to in [Some(to.clone()), to.account()].into_iter().flatten() {
+            assert!(matches!(self.calm.revive(&to, now).now_or_never(), Some(Ok(_))));
         }
-        *self.troubles() = calm;
         self.world().mend(place);
         self.within(async |process| process.dispatcher.wake());
     }
@@ -408,7 +421,7 @@ impl Life {
 
     fn after_each_step(&mut self) {
         self.look();
-        let ledger = self.store.ledger();
+        let ledger = self.ledger();
         if !ledger.is_balanced() {
             self.world().breaks(format!("conservation: {ledger:?}"));
         }
@@ -440,17 +453,23 @@ impl Life {
                 copies.entry(key.clone()).or_default().0 += 1;
             }
         }
-        for row in self.store.all() {
-            if let Some(key) = row.key() {
-                copies.entry(key).or_default().1 += self.store.unknown_attempts(row.number);
+        for request in &self.world().arrivals {
+            let (number, attempt) = request.lead;
+            let unknown = views::outcome(&self.store, number, attempt).is_none_or(|outcome| outcome == "unknown");
+            for key in request.keys.iter().filter(|_| unknown) {
+                copies.entry(key.clone()).or_default().1 += 1;
             }
         }
         copies
     }
 
+    fn ledger(&self) -> Ledger {
+        self.calm.overview().now_or_never().unwrap().unwrap().ledger
+    }
+
     /// Exactly what is owed is there.
     fn check_rows(&mut self) {
-        let rows: BTreeSet<Key> = self.store.all().iter().filter_map(|row| row.key()).collect();
+        let rows: BTreeSet<Key> = views::all(&self.store).into_iter().map(|row| row.key).collect();
         let missing = self.oracle.expected.keys().find(|key| !rows.contains(*key) && !self.oracle.is_doubtful(key));
         if let Some(key) = missing {
             let said = format!("no loss: {} was never owed", named(key));
@@ -475,8 +494,7 @@ impl Life {
         let entries: Vec<_> = seen.into_iter().collect();
         for ((before, first), (after, second)) in entries.iter().zip(entries.iter().skip(1)) {
             let same_queue = before.0 == after.0 && before.1 == after.1 && before.2 == after.2;
-            let retried = self.store.was_retried(after);
-            if same_queue && first > second && !retried {
+            if same_queue && first > second && !self.retried.contains(before) {
                 world.breaks(format!("order: {} came before {}", named(after), named(before)));
                 return;
             }
@@ -501,12 +519,12 @@ impl Life {
         for _ in 0..80 {
             self.pass(Duration::from_secs(3_600), true);
             self.after_each_step();
-            if self.world().broken.is_some() || self.store.all().iter().all(|row| !row.is_open()) {
+            if self.world().broken.is_some() || views::any_open(&self.store).is_none() {
                 return;
             }
         }
-        let open = self.store.all().into_iter().find(|row| row.is_open());
-        self.world().breaks(format!("liveness: still owed after days of peace: {open:?}"));
+        let open = views::any_open(&self.store).unwrap_or_default();
+        self.world().breaks(format!("liveness: still owed after days of peace: {open}"));
     }
 
     fn check_end(&mut self) {
@@ -521,8 +539,8 @@ impl Life {
         for _ in 0..digests {
             self.count("digest");
         }
-        for row in self.store.all() {
-            let Some(key) = row.key() else { continue };
+        for row in views::all(&self.store) {
+            let key = row.key;
             let arrived = confirmed.contains(&key);
             match row.state {
                 DeliveryState::Delivered => self.count("delivered"),
@@ -535,7 +553,7 @@ impl Life {
                 self.world().breaks(format!("no false success: {} is {:?} and never arrived", named(&key), row.state));
             }
             if row.state == DeliveryState::Dead {
-                self.check_death(&row.reason.unwrap_or_default(), &key);
+                self.check_death(&row.reason, &key);
             }
         }
         self.check_notices();
@@ -554,7 +572,7 @@ impl Life {
 
     /// A trouble is told once, and its end only after it.
     fn check_notices(&mut self) {
-        let told = self.store.announced();
+        let told = views::announced(&self.store);
         let mut in_trouble = BTreeSet::new();
         for (subject, is_end) in &told {
             let alternates = if *is_end { in_trouble.remove(subject) } else { in_trouble.insert(subject.clone()) };
@@ -576,8 +594,9 @@ async fn settle_down() {
     }
 }
 
-fn hook(troubles: Arc<Mutex<Troubles>>) -> impl Fn(&'static str, bool) -> Option<StoreError> + Send + Sync + 'static {
-    move |name, after| {
+fn hook(troubles: Arc<Mutex<Troubles>>) -> Faults {
+    Arc::new(move |name, around| {
+        let after = around == Around::After;
         let mut troubles = troubles.lock().unwrap();
         let failure = StoreError::Failed("simulated".to_owned());
         if troubles.died {
@@ -607,7 +626,7 @@ fn hook(troubles: Arc<Mutex<Troubles>>) -> impl Fn(&'static str, bool) -> Option
             return Some(failure);
         }
         None
-    }
+    })
 }
 
 fn subscription(id: &str, scope: Scope, place: usize, on: &[Selector]) -> Subscription {

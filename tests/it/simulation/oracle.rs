@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use callboard::model::{Change, ChangeKind, RunId, Status};
 
 use super::scenario::{On, PLACES};
+use super::views;
 use super::world::{Key, STANDING_TEMPLATE, World};
 use crate::memory::MemoryStore;
 
@@ -27,6 +28,8 @@ pub struct Oracle {
     /// Nobody knows whether a subscription on this run is there.
     doubtful: BTreeSet<(usize, RunId)>,
     was_doubtful: BTreeSet<(usize, RunId)>,
+    /// How many changes were looked at.
+    recorded: u64,
     /// The last sequence of each run that was looked at.
     looked: BTreeMap<RunId, i64>,
     /// The last status of each stage that a change named.
@@ -70,19 +73,18 @@ impl Oracle {
     /// Looks at what was recorded since the last look, and checks that the changes of a run are gapless and follow from
     /// each other.
     pub fn look(&mut self, store: &MemoryStore, world: &mut World) {
-        for change in store.changes() {
+        for (recorded, news) in views::changes(store, self.recorded) {
+            self.recorded = recorded;
+            let Some(change) = news.change() else { continue };
             let run = &change.run.id;
             let looked = self.looked.get(run).copied().unwrap_or(0);
-            if change.sequence <= looked {
-                continue;
-            }
             if change.sequence != looked + 1 {
                 world.breaks(format!("recorded: {run} goes from change {looked} to {}", change.sequence));
             }
             self.looked.insert(run.clone(), change.sequence);
-            self.follows(&change, world);
+            self.follows(change, world);
             for wanted in &self.wanted {
-                if wanted.wants(&change) {
+                if wanted.wants(change) {
                     let key = (wanted.place, wanted.template.clone(), run.clone(), change.sequence);
                     *self.expected.entry(key).or_insert(0) += 1;
                 }

@@ -1,7 +1,5 @@
 //! What happens in one simulated life of the bot, made from a seed.
 
-use std::time::Duration;
-
 /// Everything that a seed decides before the first step.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -149,7 +147,13 @@ fn event(random: &mut fastrand::Rng, runs: usize, trouble: usize) -> Event {
             8 => Event::CrashIn(verb, random.bool()),
             9 => Event::Downtime([1, 9, 11, 60, 600][random.usize(0..5)]),
             10 => Event::Wait([700, 4_000, 30_000][random.usize(0..3)]),
-            11 => if random.bool() { Event::Retry } else { Event::Discard(random.u8(..)) },
+            11 => {
+                if random.bool() {
+                    Event::Retry
+                } else {
+                    Event::Discard(random.u8(..))
+                }
+            }
             12 => Event::Revive(place),
             13 => Event::ClockBack([1, 30, 4_000][random.usize(0..3)]),
             14 => Event::Guest(random.usize(0..OPERATORS), run),
@@ -173,8 +177,4 @@ fn condition(random: &mut fastrand::Rng) -> Condition {
         12 => Condition::Panicking,
         _ => Condition::Full(random.u8(1..20)),
     }
-}
-
-pub fn seconds(count: u64) -> Duration {
-    Duration::from_secs(count)
 }

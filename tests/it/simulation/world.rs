@@ -13,7 +13,8 @@ use callboard::model::{
 };
 use tokio::sync::oneshot;
 
-use super::scenario::{Condition, OPERATORS, PLACES};
+use super::scenario::{Condition, PLACES};
+use super::views;
 use crate::memory::MemoryStore;
 
 pub const NONCE_KEPT: Duration = Duration::from_secs(90);
@@ -45,18 +46,14 @@ pub const STANDING_TEMPLATE: &str = "release";
 /// One change as one destination was to hear it: place, template, run, sequence.
 pub type Key = (usize, Option<String>, RunId, i64);
 
-/// A request that reached a destination's door.
+/// A request at a destination's door.
 #[derive(Debug, Clone)]
 pub struct Arrival {
-    pub place: usize,
-    pub message_id: uuid::Uuid,
     pub keys: Vec<Key>,
-    /// What it says, without its id: two messages of one id must agree.
-    pub says: String,
+    /// The delivery that led it, and its attempt.
+    pub lead: (u64, usize),
     /// People see it: it arrived, and the platform did not recognise a repetition.
     pub seen: bool,
-    /// The bot was told that it arrived.
-    pub confirmed: bool,
 }
 
 #[derive(Default)]
@@ -74,6 +71,7 @@ pub struct World {
     pub notices: Vec<(String, bool)>,
     /// When the account of a bot takes messages again.
     account_opens: Duration,
+    account_closed: Duration,
     account_why: &'static str,
     pub trace: Option<Vec<String>>,
 }
@@ -221,6 +219,18 @@ impl World {
         PLACES.iter().position(|place| *place == name).unwrap()
     }
 
+    /// Credentials are those of all rooms of a bot.
+    pub fn becomes(&mut self, place: usize, condition: Condition) {
+        let denies = |condition| condition == Condition::Denying;
+        let rooms = (0..PLACES.len()).filter(|room| account(*room).is_some() && account(*room) == account(place));
+        if denies(condition) || denies(self.places[place].condition) {
+            for room in rooms {
+                self.places[room].condition = if denies(condition) { condition } else { Condition::Good };
+            }
+        }
+        self.places[place].condition = condition;
+    }
+
     /// A person mended it and said so.
     pub fn mend(&mut self, place: usize) {
         self.places[place].gone = false;
@@ -232,15 +242,24 @@ impl World {
 
     pub fn answer_all(&mut self) {
         for place in &mut self.places {
-            place.held.drain(..).for_each(|held| drop(held.send(())));
+            for held in place.held.drain(..) {
+                // Whoever waited may be dead.
+                let _ = held.send(());
+            }
         }
     }
 
-    /// What was under way died with the process.
-    pub fn forget_under_way(&mut self) {
-        for place in &mut self.places {
+    /// What was under way died with the process; what it had been answered and had not written down, nobody knows.
+    pub fn dies(&mut self, store: &MemoryStore) {
+        for (number, place) in self.places.iter_mut().enumerate() {
             place.under_way = 0;
             place.held.clear();
+            if views::in_flight(store, PLACES[number]).is_some() {
+                (place.opens, place.gone) = (Duration::ZERO, false);
+                if account(number).is_some() {
+                    self.account_opens = Duration::ZERO;
+                }
+            }
         }
     }
 
@@ -261,7 +280,8 @@ impl World {
         if now < opens {
             self.breaks(format!("limits: {name} was sent to {:?} too early ({why})", opens - now));
         }
-        if account(place).is_some() && now < self.account_opens {
+        // What was claimed together with the message that closed it may be under way already.
+        if account(place).is_some() && now < self.account_opens && now > self.account_closed {
             let (left, why) = (self.account_opens - now, self.account_why);
             self.breaks(format!("limits: the bot of {name} was used {left:?} too early ({why})"));
         }
@@ -278,8 +298,8 @@ impl World {
                 self.breaks(format!("limits: {name} got more than {} messages in {:?}", pace.count, pace.window));
             }
         }
-        if let Some(said) = store.intent(PLACES[place], message.id) {
-            self.breaks(format!("intent first: {name} was sent something {said}"));
+        if views::in_flight(store, name).is_none() {
+            self.breaks(format!("intent first: {name} was sent something that nobody claimed"));
         }
         self.check_content(place, store, message);
         self.places[place].requests.push(now);
@@ -287,7 +307,7 @@ impl World {
 
     fn check_content(&mut self, place: usize, store: &MemoryStore, message: &Message) {
         let name = PLACES[place];
-        let tried = store.in_flight(name);
+        let tried = views::in_flight(store, name);
         let repeats = tried.as_ref().is_some_and(|tried| tried.unknown_since.is_some());
         let marked = message.title.contains('↻');
         let merged = match terms(place).repetitions {
@@ -310,7 +330,7 @@ impl World {
                 }
             }
             Content::Digest { changes, why: Folding::Rate } => {
-                let waiting = store.open(name);
+                let waiting = views::open(store, name);
                 let carried = if place == 0 { 3 } else { 60 };
                 let has_pace = !terms(place).paces.is_empty() || self.places[place].why == "429";
                 if !repeats && (!has_pace || waiting <= carried && self.places[place].why != "429") {
@@ -330,7 +350,7 @@ impl World {
     }
 
     /// The message arrives. Says whether people see it.
-    fn arrive(&mut self, place: usize, message: &Message, keys: &[Key], confirmed: bool) {
+    fn arrive(&mut self, place: usize, message: &Message, keys: &[Key]) {
         let now = self.steady;
         let says = format!("{:?} {}", keys, message.title.replace('↻', ""));
         let kept = match terms(place).repetitions {
@@ -350,8 +370,9 @@ impl World {
             Some(_) => {}
             None => drop(self.places[place].received.insert(message.id, (now, says.clone()))),
         }
-        let (message_id, keys, seen) = (message.id, keys.to_vec(), !merged);
-        self.arrivals.push(Arrival { place, message_id, keys, says, seen, confirmed });
+        if let Some(request) = self.arrivals.last_mut() {
+            request.seen = !merged;
+        }
     }
 
     /// What the destination does with the message, and what the bot hears of it. `None`: when it is answered.
@@ -369,21 +390,21 @@ impl World {
         let backoff = second.mul_f64(1.6);
         Some(match condition {
             Condition::Good => {
-                self.arrive(place, message, keys, true);
+                self.arrive(place, message, keys);
                 Outcome::Delivered { message_id: Some("1".into()), pause: None }
             }
             Condition::Full(seconds) => {
-                self.arrive(place, message, keys, true);
+                self.arrive(place, message, keys);
                 close(self, second * u32::from(seconds), "it was full");
                 Outcome::Delivered { message_id: None, pause: Some(second * u32::from(seconds)) }
             }
             Condition::Slow => {
-                self.arrive(place, message, keys, true);
+                self.arrive(place, message, keys);
                 return None;
             }
             Condition::Picky if keys.len() > 1 => Outcome::Reject { reason: reason() },
             Condition::Picky => {
-                self.arrive(place, message, keys, true);
+                self.arrive(place, message, keys);
                 Outcome::Delivered { message_id: None, pause: None }
             }
             Condition::Refusing => {
@@ -395,7 +416,7 @@ impl World {
                 Outcome::Retry { after: None, reason: reason() }
             }
             Condition::Mute => {
-                self.arrive(place, message, keys, false);
+                self.arrive(place, message, keys);
                 close(self, backoff, "it was mute");
                 Outcome::Unknown { after: None, reason: reason() }
             }
@@ -408,11 +429,15 @@ impl World {
                 let whole = whole && account(place).is_some();
                 if whole {
                     self.account_opens = self.account_opens.max(now + wait);
-                    self.account_why = "429";
+                    (self.account_closed, self.account_why) = (now, "429");
                 } else {
                     close(self, wait, "429");
                 }
-                Outcome::Limited { after: after.map(|after| second * u32::from(after)), account: whole, reason: reason() }
+                Outcome::Limited {
+                    after: after.map(|after| second * u32::from(after)),
+                    account: whole,
+                    reason: reason(),
+                }
             }
             Condition::Gone => {
                 self.places[place].gone = true;
@@ -420,7 +445,7 @@ impl World {
             }
             Condition::Denying if account(place).is_some() => {
                 self.account_opens = self.account_opens.max(now + second.mul_f64(48.0));
-                self.account_why = "401";
+                (self.account_closed, self.account_why) = (now, "401");
                 Outcome::Denied { reason: reason() }
             }
             Condition::Denying => {
@@ -441,7 +466,7 @@ impl World {
 /// A way out into the world.
 pub struct Door {
     pub world: Arc<Mutex<World>>,
-    pub store: MemoryStore,
+    pub store: Arc<MemoryStore>,
     /// The place, or the surface whose rooms are places.
     pub name: &'static str,
 }
@@ -472,8 +497,11 @@ impl Channel for Door {
         let held = {
             let mut world = self.world();
             world.check_request(place, &self.store, message);
-            let template = self.store.in_flight(PLACES[place]).and_then(|row| row.template);
+            let under_way = views::in_flight(&self.store, PLACES[place]);
+            let template = under_way.as_ref().and_then(|row| row.template.clone());
             let keys = World::keys(place, message, &template);
+            let lead = under_way.map_or((0, 1), |row| (row.number, row.attempt));
+            world.arrivals.push(Arrival { keys: keys.clone(), lead, seen: false });
             world.note(|| format!("{} is sent {:?} {}", PLACES[place], keys, message.content.event_type()));
             world.places[place].under_way += 1;
             match world.respond(place, message, &keys) {
@@ -502,8 +530,4 @@ impl Channel for Door {
     async fn probe(&self) -> Result<(), String> {
         Ok(())
     }
-}
-
-pub fn is_operators(place: usize) -> bool {
-    place == OPERATORS
 }
