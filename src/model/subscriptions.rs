@@ -155,19 +155,46 @@ pub struct Subscription {
     pub created_at: Timestamp,
 }
 
+/// Whether a subscription asks for a change, and where not, what keeps it away: the first of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Match {
+    Matched,
+    /// Another run, or another workspace.
+    NotScope,
+    /// Another person's run.
+    Creator,
+    /// Another stage.
+    Stage,
+    /// Another kind of change.
+    Selector,
+}
+
 impl Subscription {
     pub fn matches(&self, change: &Change) -> bool {
-        let scope = match &self.scope {
+        self.explain(change) == Match::Matched
+    }
+
+    pub fn explain(&self, change: &Change) -> Match {
+        let is_in_scope = match &self.scope {
             Scope::Run { workspace, run } => *run == change.run.id && *workspace == change.workspace.key(),
             Scope::Workspace { workspace } => *workspace == change.workspace.key(),
         };
-        let stage = match change.stage() {
+        let is_of_stage = match change.stage() {
             Some(stage) if !self.stages.is_empty() => {
                 self.stages.iter().any(|code| code.eq_ignore_ascii_case(&stage.code))
             }
             _ => true,
         };
-        let creator = self.creators.is_empty() || self.creators.contains(&change.run.creator);
-        scope && stage && creator && self.on.iter().any(|selector| selector.matches(change))
+        if !is_in_scope {
+            Match::NotScope
+        } else if !self.creators.is_empty() && !self.creators.contains(&change.run.creator) {
+            Match::Creator
+        } else if !is_of_stage {
+            Match::Stage
+        } else if !self.on.iter().any(|selector| selector.matches(change)) {
+            Match::Selector
+        } else {
+            Match::Matched
+        }
     }
 }

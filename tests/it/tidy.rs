@@ -106,7 +106,7 @@ fn assert_none(what: &str, found: &[String]) {
 const FLOORS: &[&[&str]] = &[
     &["model", "metrics", "net", "settings", "text"],
     &["sources", "channels", "surfaces", "store", "render", "delivery", "schedule", "diff"],
-    &["tracker", "meter"],
+    &["tracker", "meter", "fate"],
     &["poller", "dispatcher", "commands", "http", "demo"],
     // composes the settings of everything below
     &["config"],
@@ -139,7 +139,7 @@ fn imports_point_down() {
 const ROOMS: &[(&str, &[&str])] = &[
     ("channels", &["console", "dingtalk", "discord", "slack", "webhook"]),
     ("surfaces", &["console", "discord"]),
-    ("commands", &["help", "runs", "status", "unwatch", "watch", "watches"]),
+    ("commands", &["help", "runs", "status", "unwatch", "watch", "watches", "why"]),
     (
         "cli",
         &["check", "completions", "deliveries", "demo", "render", "run", "schema", "send", "simulate", "subscriptions"],
@@ -199,7 +199,7 @@ fn crates_are_named_where_they_belong() {
     assert_none("a crate has one home", &wrong);
 }
 
-const PURE: &[&str] = &["model", "text", "diff", "schedule", "delivery"];
+const PURE: &[&str] = &["model", "text", "diff", "schedule", "delivery", "fate"];
 
 #[test]
 fn the_pure_core_asks_nobody() {
