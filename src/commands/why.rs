@@ -125,7 +125,8 @@ impl Room<'_> {
             text = text.line().plain("Not asked for here.");
         }
         let elsewhere = self.elsewhere(&others);
-        if elsewhere.is_empty() { text } else { text.line().plain(format!("Elsewhere: {elsewhere}.")) }
+        let space = if here.is_empty() && self.here.is_empty() && !self.was_here() { "\n" } else { " " };
+        if elsewhere.is_empty() { text } else { text.plain(format!("{space}Elsewhere: {elsewhere}.")) }
     }
 
     /// What became of it here: `Delivered here 08:05:00.`

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use callboard::metrics::{
-    ApiCall, AttemptLabels, CommandLabels, Metrics, OfChannelKind, OfKind, OfSurface, OfWorkspace,
+    ApiCall, AttemptLabels, CommandLabels, Metrics, OfChannelKind, OfKind, OfState, OfSurface, OfWorkspace,
 };
 
 // ------------------------------------------------------------------------------------------------------- the tree
@@ -436,6 +436,7 @@ fn metrics() -> String {
     metrics.changes.get_or_create(&OfKind { kind: "k" }).inc();
     metrics.attempts.get_or_create(&AttemptLabels { channel_kind: "c", outcome: "o" }).inc();
     metrics.latency.get_or_create(&OfChannelKind { channel_kind: "c" }).observe(0.0);
+    metrics.deliveries.get_or_create(&OfState { state: "s" }).set(0);
     metrics.connected.get_or_create(&OfSurface { surface: "s" }).set(0);
     metrics.commands.get_or_create(&CommandLabels { command: "c", outcome: "o" }).inc();
     let encoded = metrics.encode().unwrap();
