@@ -239,7 +239,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::Place;
+    use crate::model::{Change, ChangeKind, Delivery, News, Place, Snapshot, Status, Workspace};
 
     fn now() -> Timestamp {
         "2026-11-24T08:00:00Z".parse().unwrap()
@@ -318,5 +318,79 @@ mod tests {
         let found = troubled(&places, &configuration, now());
         let names: Vec<String> = found.iter().map(|(row, _)| row.to.to_string()).collect();
         assert_eq!(names, ["dead", "discord:"], "a pause is none, nor is what is neither configured nor owed anything");
+    }
+
+    fn row(sequence: i64, state: DeliveryState) -> DeliveryRow {
+        let stages = Vec::new();
+        let run = Snapshot {
+            id: "7b1e04c2".parse().unwrap(),
+            description: String::new(),
+            creator: String::new(),
+            status: Status::Running,
+            message: String::new(),
+            created_at: None,
+            modified_at: None,
+            stages,
+        };
+        let workspace = Workspace { name: "w".to_owned(), region: "cn-shanghai".to_owned(), project_id: 1 };
+        let (url, kind) = (String::new(), ChangeKind::Started);
+        let change = Change { workspace, run, url, sequence, at: now(), unseen_since: None, kind };
+        let delivery = Delivery {
+            id: Uuid::from_u128(u128::try_from(sequence).unwrap()),
+            to: to("ops"),
+            template: None,
+            news: News::Change(change),
+            attempt: 0,
+            created_at: now(),
+            unknown_since: None,
+        };
+        DeliveryRow {
+            delivery,
+            state,
+            next_at: None,
+            reason: None,
+            settled_at: Some(after(9)),
+            subscriptions: Vec::new(),
+            folded_into: None,
+            folding: None,
+        }
+    }
+
+    fn attempt(number: u32, outcome: &str) -> Attempt {
+        let started_at = after(number.into());
+        Attempt { attempt: number, started_at, ended_at: None, outcome: Some(outcome.to_owned()), reason: None }
+    }
+
+    #[test]
+    fn what_may_stand_there_twice_is_said_only_where_an_earlier_attempt_may_have_arrived() {
+        let told =
+            |attempts: &[Attempt]| fate(&row(1, DeliveryState::Delivered), attempts, None, Condition::Well, after(60));
+        let (at, first) = (after(9), Some(after(1)));
+        assert_eq!(told(&[attempt(1, "unknown"), attempt(2, "delivered")]), Fate::Delivered { at, before: first });
+        assert_eq!(told(&[attempt(1, "retry"), attempt(2, "delivered")]), Fate::Delivered { at, before: None });
+        assert_eq!(told(&[attempt(1, "delivered")]), Fate::Delivered { at, before: None });
+    }
+
+    #[test]
+    fn what_waits_says_what_it_waits_for_first() {
+        let lead = Uuid::from_u128(7);
+        let pending = row(3, DeliveryState::Pending);
+        let rows = [row(1, DeliveryState::Delivered), row(2, DeliveryState::Unknown), pending.clone()];
+        let behind = |row: &DeliveryRow| {
+            let before = older(row, rows.iter()).map(|older| older.delivery.id);
+            match fate(row, &[], before, Condition::Well, after(1)) {
+                Fate::Waits { behind, .. } => behind,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(behind(&pending), Behind::Older(Uuid::from_u128(2)), "the first one has ended");
+        assert_eq!(behind(&DeliveryRow { folded_into: Some(lead), ..pending.clone() }), Behind::Lead(lead));
+        assert_eq!(behind(&DeliveryRow { next_at: Some(after(5)), ..rows[1].clone() }), Behind::Until(after(5)));
+        assert_eq!(behind(&DeliveryRow { next_at: Some(after(1)), ..rows[1].clone() }), Behind::Nothing);
+        let told = DeliveryRow { folded_into: Some(lead), ..row(4, DeliveryState::Superseded) };
+        let at = Some(after(9));
+        assert_eq!(fate(&told, &[], None, Condition::Well, now()), Fate::Told { by: lead, at });
+        let given_up = row(4, DeliveryState::Superseded);
+        assert_eq!(fate(&given_up, &[], None, Condition::Well, now()), Fate::Discarded { at });
     }
 }

@@ -162,8 +162,7 @@ impl Room<'_> {
                 if let Some(at) = unknown_since {
                     text = text.plain(format!("May have arrived {}; it is repeated. ", self.at(at)));
                 }
-                text.0.extend(self.waits(behind, &condition).0);
-                text
+                text.plain(self.waits(behind, &condition))
             }
         };
         text.plain(self.attempts(row, attempts))
@@ -175,23 +174,14 @@ impl Room<'_> {
         fate::fate(row, attempts, older.map(|row| row.delivery.id), condition, self.now)
     }
 
-    fn waits(&self, behind: Behind, condition: &Condition) -> Text {
-        let at = |at| self.at(at);
-        let mut text = Text::default().plain(match behind {
-            Behind::Lead(lead) => format!("Waits, to be told in the message of {}", self.name(lead)),
-            Behind::Older(older) => format!("Waits for {}, which goes first", self.name(older)),
-            Behind::Until(until) if !condition.holds() => format!("Waits; next try {}", at(until)),
-            Behind::Nothing if !condition.holds() => "Its turn comes within moments".to_owned(),
-            Behind::Until(_) | Behind::Nothing => "Waits".to_owned(),
-        });
-        if let Some(said) = condition.words("this room", &at) {
-            text = text.plain(format!(": {said}"));
-        }
-        match condition.remedy(&self.to) {
-            Some(command) => {
-                text.plain(". Once that is mended, whoever runs me sends it with ").code(command).plain(".")
-            }
-            None => text.plain("."),
+    fn waits(&self, behind: Behind, condition: &Condition) -> String {
+        match behind {
+            Behind::Lead(lead) => format!("Waits, to be told in the message of {}.", self.name(lead)),
+            Behind::Older(older) => format!("Waits for {}, which goes first.", self.name(older)),
+            // What holds this room is said once, in the foot.
+            Behind::Until(_) | Behind::Nothing if condition.holds() => "Waits; see below.".to_owned(),
+            Behind::Until(until) => format!("Waits; next try {}.", self.at(until)),
+            Behind::Nothing => "Its turn comes within moments.".to_owned(),
         }
     }
 
@@ -304,6 +294,10 @@ impl Room<'_> {
                 text.line().plain(format!("Here since {began}: {}, for {takes}.", self.label(subscription)))
             }),
         };
+        let is_owed = |(row, _): &(DeliveryRow, Vec<Attempt>)| row.delivery.to == self.to && row.next_at.is_some();
+        if self.told.iter().flat_map(|told| &told.deliveries).any(is_owed) {
+            text.0.extend(self.trouble().0);
+        }
         if !over {
             text = text.line();
             text.0.extend(
@@ -311,6 +305,22 @@ impl Room<'_> {
             );
         }
         text
+    }
+
+    /// What holds this room up, and what helps.
+    fn trouble(&self) -> Text {
+        let condition = fate::condition(&self.to, self.places, &self.context.configuration, self.now);
+        let Some(said) = condition.words("this room", &|at| self.at(at)) else { return Text::default() };
+        let mut letters = said.chars();
+        let first = letters.next().map(|first| first.to_ascii_uppercase()).into_iter();
+        let said: String = first.chain(letters).collect();
+        let text = Text::default().line().plain(format!("{said}."));
+        match condition.remedy(&self.to) {
+            Some(command) => {
+                text.plain(" Once that is mended, whoever runs me sends what waits with ").code(command).plain(".")
+            }
+            None => text,
+        }
     }
 
     fn unwatched(&self, text: Text, over: bool, elsewhere: usize, id: &str) -> Text {
@@ -418,5 +428,31 @@ fn list(names: &[String]) -> String {
     match shown.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
         _ => shown.concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_changes_have_the_room_and_the_foot_always_stands() {
+        let change = |number: usize| Text::default().line().plain(format!("{number} {}", "x".repeat(400)));
+        let (head, foot) = (Text::default().plain("head"), Text::default().line().plain("foot"));
+        let fit = |count| fitted(head.clone(), (0..count).map(change).collect(), foot.clone()).to_string();
+        let long = fit(CHANGES);
+        let firsts: Vec<&str> = long.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert!(long.chars().count() < LENGTH + 50, "{}", long.chars().count());
+        assert_eq!(firsts, ["head", "The", "6", "7", "8", "9", "foot"]);
+        assert!(long.contains("The newest 4 changes:"), "{long}");
+        assert!(!fit(2).contains("newest"), "nothing was left out");
+    }
+
+    #[test]
+    fn a_list_reads_like_a_sentence_and_has_an_end() {
+        let names = |count: usize| (1..=count).map(|name| name.to_string()).collect::<Vec<_>>();
+        assert_eq!(list(&names(1)), "1");
+        assert_eq!(list(&names(3)), "1, 2 and 3");
+        assert_eq!(list(&names(9)), "1, 2, 3, 4 and 5 more");
     }
 }
