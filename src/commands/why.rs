@@ -135,7 +135,8 @@ impl Room<'_> {
         let text = match self.fate(row, attempts) {
             Fate::Delivered { at, before } => {
                 let told = row.folding.map_or("", |_| ", in one message with others");
-                let twice = before.map(|at| format!(" It may stand here twice: nobody knows about {}.", self.at(at)));
+                let twice =
+                    before.map(|at| format!(" It may stand here twice: the try of {} may have arrived.", self.at(at)));
                 Text::default().plain(format!(
                     "Delivered here {}{told}{asked}.{}",
                     self.at(at),
@@ -187,8 +188,8 @@ impl Room<'_> {
 
     /// The last attempts, where there was more than the one that passed.
     fn attempts(&self, row: &DeliveryRow, attempts: &[Attempt]) -> String {
-        let passed = |attempt: &Attempt| attempt.outcome.as_deref() == Some("delivered");
-        if attempts.is_empty() || (attempts.len() == 1 && attempts.iter().all(passed)) {
+        let is_plain = |attempt: &Attempt| matches!(attempt.outcome.as_deref(), None | Some("delivered"));
+        if attempts.len() < 2 && attempts.iter().all(is_plain) {
             return String::new();
         }
         let mut said = String::from(" Tried");

@@ -639,6 +639,12 @@ async fn a_dead_destination_is_brought_back_beside_the_running_service() {
     eventually("that they are noted", open).await;
     tell(&["deliveries", "retry", "--to", "audit"], 0);
     tell(&["deliveries", "list"], 0);
+
+    stage.sink.answer(&url, [Answer::status(404)]);
+    stage.world.advance(PROJECT, &run).unwrap();
+    let third = eventually("that it is dead again", is_dead).await;
+    tell(&["deliveries", "retry", &third], 0);
+    eventually("the third message", || (stage.sink.accepted().len() >= 3).then_some(())).await;
     insta::assert_snapshot!("destinations", transcript);
     assert_eq!(service.interrupt().await, Some(0), "{}", service.err());
 }
