@@ -18,6 +18,7 @@ use crate::channels::{self, Channel, discord};
 use crate::commands::{self, CATALOG, Context};
 use crate::config::{Config, nearest};
 use crate::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
+use crate::fate::{Configuration, Configured};
 use crate::http::{self, Pages};
 use crate::meter::Meter;
 use crate::metrics::{AttemptLabels, Metrics};
@@ -29,7 +30,7 @@ use crate::schedule::{Intervals, Limits};
 use crate::settings::{Problem, SecretError, quoted};
 use crate::sources::Source;
 use crate::sources::dataworks::DataWorks;
-use crate::store::{self, Role, Store, StoreError};
+use crate::store::{self, PlaceRow, Role, Store, StoreError};
 use crate::surfaces::{self, Ask, Inbox, Surface};
 use crate::tracker::{Spans, Tracker};
 
@@ -106,6 +107,7 @@ impl App {
         }
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         count_recovered(store.as_ref(), &outlets, &metrics).await?;
+        warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
         let tracker = track(config, &store, &source, &metrics, now).await?;
         let (meter, poller) = polling(config, &tracker, source, &metrics, now);
@@ -114,7 +116,7 @@ impl App {
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
             wording,
-            outlets,
+            outlets.clone(),
             Arc::clone(&tracker),
             Arc::clone(&metrics),
             Arc::clone(&clock),
@@ -126,6 +128,8 @@ impl App {
             metrics: Arc::clone(&metrics),
             workspaces: workspaces.clone(),
             hurry: Box::new(move |workspace, now| hurried.hurry(workspace, now)),
+            store: Arc::clone(&store),
+            configuration: configuration(outlets.clone()),
         };
         let pages = Pages {
             tracker: Arc::clone(&tracker),
@@ -137,6 +141,7 @@ impl App {
             started_at: now,
             clock: Arc::clone(&clock),
             draining: false.into(),
+            configuration: configuration(outlets.clone()),
         };
         let (inbox, asked) = Inbox::new();
         Ok(App {
@@ -372,6 +377,32 @@ async fn count_recovered(store: &dyn Store, outlets: &Outlets, metrics: &Metrics
         tracing::info!(%to, count, "the last process ended while sending; what may have arrived is sent again");
     }
     Ok(())
+}
+
+/// Destinations named in the log at the start.
+const NAMED: usize = 20;
+
+/// What is owed to a channel that was renamed or taken out waits until somebody decides.
+async fn warn_of_unconfigured(store: &dyn Store, outlets: &Outlets) -> Result<(), StoreError> {
+    let places = store.places().await?;
+    let waiting = places.iter().filter(|row| row.open > 0 && outlets.find(&row.to).is_none());
+    for PlaceRow { to, open, .. } in waiting.take(NAMED) {
+        tracing::warn!(
+            %to, open,
+            "messages wait for a destination that is not in the configuration; put it back, or give them up: \
+             `callboard deliveries list --to {to}`, then `callboard deliveries discard`"
+        );
+    }
+    Ok(())
+}
+
+/// What answers and pages ask of the configuration.
+fn configuration(outlets: Outlets) -> Configuration {
+    Box::new(move |to, dead| match (outlets.find(to), dead) {
+        (None, _) => Configured::No,
+        (Some((outlet, _)), Some(dead)) if dead.identity != outlet.identity => Configured::Anew,
+        (Some(_), _) => Configured::Yes,
+    })
 }
 
 /// The rooms that the Discord bot sits in, as a way out.

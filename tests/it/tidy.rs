@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use callboard::metrics::{
-    ApiCall, AttemptLabels, CommandLabels, Metrics, OfChannelKind, OfKind, OfSurface, OfWorkspace,
+    ApiCall, AttemptLabels, CommandLabels, Metrics, OfChannelKind, OfKind, OfState, OfSurface, OfWorkspace,
 };
 
 // ------------------------------------------------------------------------------------------------------- the tree
@@ -106,7 +106,7 @@ fn assert_none(what: &str, found: &[String]) {
 const FLOORS: &[&[&str]] = &[
     &["model", "metrics", "net", "settings", "text"],
     &["sources", "channels", "surfaces", "store", "render", "delivery", "schedule", "diff"],
-    &["tracker", "meter"],
+    &["tracker", "meter", "fate"],
     &["poller", "dispatcher", "commands", "http", "demo"],
     // composes the settings of everything below
     &["config"],
@@ -139,7 +139,7 @@ fn imports_point_down() {
 const ROOMS: &[(&str, &[&str])] = &[
     ("channels", &["console", "dingtalk", "discord", "slack", "webhook"]),
     ("surfaces", &["console", "discord"]),
-    ("commands", &["help", "runs", "status", "unwatch", "watch", "watches"]),
+    ("commands", &["help", "runs", "status", "unwatch", "watch", "watches", "why"]),
     (
         "cli",
         &["check", "completions", "deliveries", "demo", "render", "run", "schema", "send", "simulate", "subscriptions"],
@@ -199,7 +199,7 @@ fn crates_are_named_where_they_belong() {
     assert_none("a crate has one home", &wrong);
 }
 
-const PURE: &[&str] = &["model", "text", "diff", "schedule", "delivery"];
+const PURE: &[&str] = &["model", "text", "diff", "schedule", "delivery", "fate"];
 
 #[test]
 fn the_pure_core_asks_nobody() {
@@ -436,6 +436,7 @@ fn metrics() -> String {
     metrics.changes.get_or_create(&OfKind { kind: "k" }).inc();
     metrics.attempts.get_or_create(&AttemptLabels { channel_kind: "c", outcome: "o" }).inc();
     metrics.latency.get_or_create(&OfChannelKind { channel_kind: "c" }).observe(0.0);
+    metrics.deliveries.get_or_create(&OfState { state: "s" }).set(0);
     metrics.connected.get_or_create(&OfSurface { surface: "s" }).set(0);
     metrics.commands.get_or_create(&CommandLabels { command: "c", outcome: "o" }).inc();
     let encoded = metrics.encode().unwrap();
