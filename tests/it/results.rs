@@ -1,4 +1,3 @@
-#![allow(dead_code)]
 //! What a proof found, for the table in RELIABILITY.md.
 
 use std::io::Write;
