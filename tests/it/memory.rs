@@ -200,6 +200,8 @@ struct Truth {
     /// In order of recording.
     rows: BTreeMap<u64, Row>,
     rows_recorded: u64,
+    /// The numbers of all open rows, and of some that have ended since the last claim.
+    open: BTreeSet<u64>,
     places: BTreeMap<String, Place>,
     /// All that was ever owed, and what became of what was deleted since.
     deleted: Ledger,
@@ -386,7 +388,8 @@ impl Truth {
     }
 
     fn owe(&mut self, row: Row) {
-        let same = |old: &Row| old.key == row.key && old.to == row.to && old.template == row.template;
+        let of_change = |old: &Row| old.key.2 == row.key.2 && old.key == row.key;
+        let same = |old: &Row| of_change(old) && old.to == row.to && old.template == row.template;
         if self.rows.values().any(same) {
             return;
         }
@@ -395,6 +398,7 @@ impl Truth {
         self.merged += others;
         self.rows_recorded += 1;
         self.rows.insert(self.rows_recorded, row);
+        self.open.insert(self.rows_recorded);
     }
 
     fn announce(&mut self, announcement: &Announcement) -> bool {
@@ -468,7 +472,8 @@ struct Turn {
 
 impl Truth {
     fn open_rows(&self) -> impl Iterator<Item = (u64, &Row)> {
-        self.rows.iter().filter(|(_, row)| row.is_open()).map(|(number, row)| (*number, row))
+        let rows = self.open.iter().filter_map(|number| Some((*number, self.rows.get(number)?)));
+        rows.filter(|(_, row)| row.is_open())
     }
 
     /// The open rows of the same destination and run as this one, in order.
@@ -533,6 +538,8 @@ impl Truth {
     }
 
     fn claim(&mut self, now: Timestamp, room: Room, policy: &dyn Policy) -> Claims {
+        let rows = &self.rows;
+        self.open.retain(|number| rows.get(number).is_some_and(Row::is_open));
         let mut claims = Claims::default();
         let later = |claims: &mut Claims, at: Timestamp| {
             claims.next_at = Some(claims.next_at.map_or(at, |earliest| earliest.min(at)));
@@ -826,6 +833,7 @@ impl Truth {
             return false;
         }
         (row.state, row.next_at, row.settled_at) = (DeliveryState::Pending, ms(now), None);
+        self.open.insert(number);
         self.writes += 1;
         true
     }

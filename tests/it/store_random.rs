@@ -28,7 +28,7 @@ struct Dice {
 }
 
 impl Dice {
-    fn new(seed: u64) -> Arc<dyn Policy> {
+    fn of(seed: u64) -> Arc<dyn Policy> {
         Arc::new(Dice { seed, ids: Mutex::new(1) })
     }
 
@@ -164,7 +164,7 @@ struct Side {
 
 impl Side {
     async fn on(ground: Ground, seed: u64) -> Side {
-        Side { store: Some(ground.owner().await), ground, policy: Dice::new(seed) }
+        Side { store: Some(ground.owner().await), ground, policy: Dice::of(seed) }
     }
 
     fn store(&self) -> &Arc<dyn Store> {
