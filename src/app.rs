@@ -327,9 +327,13 @@ fn ways(
         let (api, token) = discord_access(settings)?;
         let refused = |said: Refused| Problem::new("discord.api", said.to_string());
         let client = net.client_for(&api).map_err(refused)?.clone();
-        let channel: Arc<dyn Channel> = Arc::new(discord::Bot::new(api, token.clone(), net.clone()));
-        let (locale, timezone) = (settings.locale.clone(), settings.timezone.clone());
-        let outlet = Outlet { locale, timezone, ..Outlet::of(channel) };
+        let bot = discord::Bot::new(api, token.clone(), net.clone());
+        let outlet = Outlet {
+            identity: bot.identity(),
+            locale: settings.locale.clone(),
+            timezone: settings.timezone.clone(),
+            ..Outlet::of(Arc::new(bot))
+        };
         outlets.rooms.insert(surfaces::discord::NAME.to_owned(), outlet);
         let surface = surfaces::discord::Discord::new(settings, token, client, Arc::clone(metrics));
         let surface = surface.with_clock(Arc::clone(clock));
@@ -364,8 +368,13 @@ fn discord_access(settings: &surfaces::discord::Settings) -> Result<(Url, Secret
 /// A configured channel, ready to send.
 pub fn outlet(name: &str, settings: &channels::Settings, net: &Net) -> Result<Outlet, AppError> {
     let channel = channels::build(settings, net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
-    let (locale, timezone) = (settings.locale().to_owned(), settings.timezone().to_owned());
-    Ok(Outlet { locale, timezone, ..Outlet::of(channel) })
+    Ok(Outlet {
+        channel,
+        locale: settings.locale().to_owned(),
+        timezone: settings.timezone().to_owned(),
+        prefer: settings.prefer(),
+        identity: channels::identity(settings),
+    })
 }
 
 async fn poll(poller: Arc<Poller>, clock: Clock, stop: CancellationToken) {

@@ -57,3 +57,5 @@ pub mod metrics;
 pub mod text;
 
 pub mod settings;
+
+pub mod planted;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Channel, PLAIN};
+use super::{Channel, Manner, PLAIN};
 use crate::model::{Dialect, Message, Outcome, Repetitions, Terms, Timestamp, Tone};
 use crate::settings::Problem;
 use crate::text::{clean, clean_line};
@@ -15,15 +15,13 @@ use crate::text::{clean, clean_line};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    #[serde(default = "crate::settings::default_locale")]
-    pub locale: String,
-    #[serde(default = "crate::settings::default_timezone")]
-    pub timezone: String,
+    #[serde(flatten)]
+    pub manner: Manner,
 }
 
 impl Settings {
     pub fn check(&self) -> Vec<Problem> {
-        crate::settings::check_locale_and_timezone(&self.locale, &self.timezone)
+        self.manner.check()
     }
 }
 

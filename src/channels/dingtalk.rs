@@ -16,8 +16,8 @@ use url::Url;
 use super::http::{self, Answer, Platform, Verdict};
 use super::sign::Signer;
 use super::text::{cut, escape_with, link_target};
-use super::{Channel, check_url, read_secret, read_url};
-use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, RunId, Terms, Timestamp};
+use super::{Channel, Manner, check_url, foot, read_secret, read_url};
+use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 use crate::text::{clean, clean_line, json_bytes, length};
@@ -31,15 +31,13 @@ pub struct Settings {
     pub secret: Option<Secret>,
     /// A word the robot requires in every message, when it uses keywords.
     pub keyword: Option<String>,
-    #[serde(default = "crate::settings::default_locale")]
-    pub locale: String,
-    #[serde(default = "crate::settings::default_timezone")]
-    pub timezone: String,
+    #[serde(flatten)]
+    pub manner: Manner,
 }
 
 impl Settings {
     pub fn check(&self) -> Vec<Problem> {
-        let mut problems = crate::settings::check_locale_and_timezone(&self.locale, &self.timezone);
+        let mut problems = self.manner.check();
         problems.extend(check_url(&self.url, looks_right, "https://oapi.dingtalk.com/robot/send?access_token=<token>"));
         if let Some(keyword) = &self.keyword
             && !(1..=KEYWORD_LIMIT).contains(&keyword.trim().chars().count())
@@ -57,7 +55,8 @@ fn looks_right(url: &Url) -> bool {
         && url.query_pairs().any(|(name, token)| name == "access_token" && !token.is_empty())
 }
 
-pub const ROBOT: Dialect = Dialect { kind: "dingtalk", escape, escape_title, bold, link };
+pub const ROBOT: Dialect =
+    Dialect { kind: "dingtalk", escape, escape_title, bold, link, limit: TEXT_LIMIT, measure: json_bytes };
 
 /// Backslashes before Markdown's own where it stands as such, entities for HTML, which DingTalk's Markdown also reads.
 /// The zero-width space ends bare links such as `dingtalk://`.
@@ -102,6 +101,8 @@ fn link(label: &str, url: &str) -> String {
 
 /// Of the whole body, in bytes. The page for application robots names this number; custom robots take a little more.
 pub const BODY_LIMIT: usize = 15_000;
+/// What title, preview, link, keyword and frame leave of it in any case.
+const TEXT_LIMIT: usize = 10_000;
 const PREVIEW_LIMIT: usize = 300;
 const BUTTON_LIMIT: usize = 100;
 const URL_LIMIT: usize = 2000;
@@ -114,8 +115,7 @@ pub fn payload(message: &Message, keyword: Option<&str>) -> Value {
     let url = link_target(&message.url).filter(|url| length(url, json_bytes) <= URL_LIMIT);
     let button = cut(&clean_line(&message.url_label), BUTTON_LIMIT, json_bytes);
     let preview = clean_line(message.plain.lines().next().unwrap_or_default());
-    let run = message.content.run().map_or("callboard", RunId::as_str);
-    let preview = if preview.is_empty() { run.to_owned() } else { preview };
+    let preview = if preview.is_empty() { foot(message).to_owned() } else { preview };
     let preview = cut(&preview, PREVIEW_LIMIT, json_bytes);
 
     let tail = keyword.map(|keyword| format!("\n\n{}", keyword.trim())).unwrap_or_default();
@@ -150,7 +150,7 @@ fn with_line_ends(body: &str) -> String {
     lines.join("  \n")
 }
 
-pub const PLATFORM: Platform = Platform { accepted, refused: |_| None, wait };
+pub const PLATFORM: Platform = Platform { accepted, refused: |_| None, wait, pause: |_| None };
 
 const TOO_FAST: i64 = 130_101;
 /// How long a robot is muted after more than 20 messages in a minute.
@@ -170,7 +170,9 @@ fn accepted(answer: &Answer) -> Verdict {
     match code {
         0 => Verdict::Delivered(None),
         -1 => Verdict::Retry("DingTalk is busy (errcode -1)".to_owned()),
-        TOO_FAST => Verdict::Retry("DingTalk asks for fewer messages (errcode 130101)".to_owned()),
+        TOO_FAST => {
+            Verdict::Limited { account: false, reason: "DingTalk asks for fewer messages (errcode 130101)".to_owned() }
+        }
         310_000 => security(answer),
         90_030 => Verdict::Dead("the quota of DingTalk robot messages is used up (errcode 90030)".to_owned()),
         88 | 40_000..=40_999 | 300_001 | 400_101 => Verdict::Dead(format!(
@@ -245,7 +247,7 @@ impl Robot {
 }
 
 /// A tenth under the limit of 20 a minute, behind which the robot is blocked for ten minutes:
-/// <https://open.dingtalk.com/document/orgapp/custom-robots-send-group-messages>.
+/// <https://help.dingtalk.io/open/development/custom-robots-send-group-messages>.
 const PACE: Pace = Pace { count: 18, window: Duration::from_secs(60) };
 
 #[async_trait]
@@ -254,6 +256,8 @@ impl Channel for Robot {
         ROBOT
     }
 
+    /// The page above promises that a `msgUuid` is taken once, but only for the international edition; nothing rests
+    /// on it.
     fn terms(&self) -> Terms {
         Terms { paces: &[PACE], repetitions: Repetitions::Shown }
     }

@@ -16,8 +16,8 @@ use url::Url;
 
 use super::http::{self, Answer, Exchange, Platform, Verdict};
 use super::text::{cut, escape_with, link_target};
-use super::{Channel, check_url, read_url};
-use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, RunId, Terms, Timestamp};
+use super::{Channel, Manner, check_url, foot, identity_of, read_url};
+use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 use crate::text::{clean, clean_line, length, utf16};
@@ -27,15 +27,13 @@ use crate::text::{clean, clean_line, length, utf16};
 pub struct Settings {
     /// The webhook's URL; it is the secret.
     pub url: Secret,
-    #[serde(default = "crate::settings::default_locale")]
-    pub locale: String,
-    #[serde(default = "crate::settings::default_timezone")]
-    pub timezone: String,
+    #[serde(flatten)]
+    pub manner: Manner,
 }
 
 impl Settings {
     pub fn check(&self) -> Vec<Problem> {
-        let mut problems = crate::settings::check_locale_and_timezone(&self.locale, &self.timezone);
+        let mut problems = self.manner.check();
         problems.extend(check_url(&self.url, looks_right, "https://discord.com/api/webhooks/<id>/<token>"));
         problems
     }
@@ -50,7 +48,8 @@ fn looks_right(url: &Url) -> bool {
     }
 }
 
-pub const WEBHOOK: Dialect = Dialect { kind: "discord-webhook", escape, escape_title, bold, link };
+pub const WEBHOOK: Dialect =
+    Dialect { kind: "discord-webhook", escape, escape_title, bold, link, limit: DESCRIPTION_LIMIT, measure: utf16 };
 pub const BOT: Dialect = Dialect { kind: "discord", ..WEBHOOK };
 
 /// Backslashes before what <https://docs.discord.com/developers/reference#message-formatting> and Discord's markdown
@@ -90,8 +89,9 @@ fn link(label: &str, url: &str) -> String {
     link_target(url).map_or_else(|| label.to_owned(), |target| format!("[{label}](<{target}>)"))
 }
 
-/// What Discord lets through in a room before its headers say more:
-/// <https://docs.discord.com/developers/topics/rate-limits>.
+/// Discord publishes no number for a room and asks to go by the headers of its answers
+/// (<https://docs.discord.com/developers/topics/rate-limits>). This is what we dare before they say more; what they
+/// say comes as the pause after a success, and as the wait of a 429.
 const PACE: Pace = Pace { count: 5, window: Duration::from_secs(5) };
 /// Discord keeps a nonce for "the past few minutes"; we trust it for so long.
 /// <https://docs.discord.com/developers/resources/message#create-message>
@@ -106,7 +106,7 @@ pub fn payload(message: &Message) -> Value {
     let description = cut(message.body.trim(), DESCRIPTION_LIMIT, utf16);
     let mut embed = json!({
         "color": message.tone.color(),
-        "footer": { "text": message.content.run().map_or("callboard", RunId::as_str) },
+        "footer": { "text": foot(message) },
         "timestamp": message.content.at().to_string(),
     });
     let url = link_target(&message.url).filter(|url| length(url, utf16) <= URL_LIMIT);
@@ -121,7 +121,10 @@ pub fn payload(message: &Message) -> Value {
     json!({ "embeds": [embed], "allowed_mentions": { "parse": [] } })
 }
 
-pub const PLATFORM: Platform = Platform { accepted, refused, wait };
+/// What answers to a webhook mean.
+pub const PLATFORM: Platform = Platform { accepted, refused, wait, pause: exhausted };
+/// What answers to the bot mean: some are about all of its rooms.
+pub const BOT_PLATFORM: Platform = Platform { refused: refused_bot, ..PLATFORM };
 
 /// With `wait=true`, and for bots always, the message comes back. A relay before Discord may keep it to itself: a 2xx
 /// that says nothing, or says something that is no error, is a success too. A page of HTML comes from somebody else.
@@ -152,7 +155,10 @@ fn refused(answer: &Answer) -> Option<Verdict> {
         50001 => dead("the bot can't see the Discord channel; give it View Channel there"),
         50013 => dead("the bot may not write in the Discord channel; give it Send Messages and Embed Links there"),
         220_001 => dead("the webhook belongs to a Discord forum; add thread_id=<id> to its URL"),
-        20016 | 20028 | 20029 => Some(Verdict::Retry(format!("Discord asks for fewer messages (code {code})"))),
+        20016 | 20028 | 20029 => {
+            let reason = format!("Discord asks for fewer messages (code {code})");
+            Some(Verdict::Limited { account: false, reason })
+        }
         40005 | 50006 | 50035 | 50109 => {
             Some(Verdict::Reject(format!("Discord does not accept this message (code {code})")))
         }
@@ -160,15 +166,52 @@ fn refused(answer: &Answer) -> Option<Verdict> {
     }
 }
 
-/// <https://docs.discord.com/developers/topics/rate-limits>
+/// A 401 refuses the token, with which the bot writes in every room. What is too much for the bot as a whole is so for
+/// each of its rooms.
+fn refused_bot(answer: &Answer) -> Option<Verdict> {
+    let said = refused(answer);
+    match (answer.status, said) {
+        (401, _) => Some(Verdict::Denied(REFUSED_TOKEN.to_owned())),
+        (429, None) => Some(Verdict::Limited {
+            account: is_account_wide(answer),
+            reason: "Discord asks the bot for fewer messages (status 429)".to_owned(),
+        }),
+        (_, Some(Verdict::Limited { reason, .. })) => {
+            Some(Verdict::Limited { account: is_account_wide(answer), reason })
+        }
+        (_, said) => said,
+    }
+}
+
+/// <https://docs.discord.com/developers/topics/rate-limits#global-rate-limit>. What is not JSON comes from the network
+/// before Discord, which sees only one sender.
+fn is_account_wide(answer: &Answer) -> bool {
+    let said = answer.json();
+    let scope = header(answer, "x-ratelimit-scope").unwrap_or_default();
+    let named = scope == "global" || header(answer, "x-ratelimit-global") == Some("true");
+    match scope {
+        _ if named || said.get("global") == Some(&Value::Bool(true)) => true,
+        "user" | "shared" => false,
+        _ => !said.is_object(),
+    }
+}
+
+/// <https://docs.discord.com/developers/topics/rate-limits#exceeding-a-rate-limit>
 fn wait(answer: &Answer) -> Option<f64> {
     let body = answer.json().get("retry_after").and_then(Value::as_f64);
-    let header = || {
-        let exhausted = answer.headers.get("x-ratelimit-remaining")?.to_str().ok()?.trim() == "0";
-        let text = answer.headers.get("x-ratelimit-reset-after")?.to_str().ok()?;
-        if exhausted { http::seconds(text.trim()) } else { None }
-    };
-    if answer.status == 429 { body.or_else(header) } else { None }
+    let is_limited = answer.status == 429 || body.is_some() && (400..500).contains(&answer.status);
+    if is_limited { body.or_else(|| exhausted(answer)) } else { None }
+}
+
+/// Seconds until the room takes messages again, when this one was the last it took:
+/// <https://docs.discord.com/developers/topics/rate-limits#header-format>.
+fn exhausted(answer: &Answer) -> Option<f64> {
+    let is_last = header(answer, "x-ratelimit-remaining")? == "0";
+    if is_last { http::seconds(header(answer, "x-ratelimit-reset-after")?) } else { None }
+}
+
+fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+    answer.headers.get(name)?.to_str().ok().map(str::trim)
 }
 
 /// `[channels.NAME] kind = "discord-webhook"`
@@ -230,6 +273,11 @@ impl Bot {
         Bot { api, token, net }
     }
 
+    /// As [`super::identity`], for the bot.
+    pub fn identity(&self) -> String {
+        identity_of(self.api.as_str(), self.token.expose_secret())
+    }
+
     fn endpoint(&self, path: &[&str]) -> Url {
         let mut url = self.api.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -249,6 +297,7 @@ impl Bot {
     }
 }
 
+const REFUSED_TOKEN: &str = "Discord refuses the bot's token (status 401); put a valid one in discord.token";
 const BAD_TOKEN: &str = "the Discord token holds characters no token has; configure it anew";
 
 #[async_trait]
@@ -265,10 +314,10 @@ impl Channel for Bot {
         if !(1..=20).contains(&address.len()) || !address.bytes().all(|b| b.is_ascii_digit()) {
             return Outcome::Dead { reason: "the room is not the id of a Discord channel".to_owned() };
         }
-        let Some(headers) = self.headers() else { return Outcome::Dead { reason: BAD_TOKEN.to_owned() } };
+        let Some(headers) = self.headers() else { return Outcome::Denied { reason: BAD_TOKEN.to_owned() } };
         let url = self.endpoint(&["channels", address, "messages"]);
         let body = bot_payload(message).to_string().into_bytes();
-        http::judge(http::post(&self.net, &url, headers, body).await, &PLATFORM, now)
+        http::judge(http::post(&self.net, &url, headers, body).await, &BOT_PLATFORM, now)
     }
 
     /// Asks what the bot asks anyway when it starts; a relay may know only the address without the bot's share.
@@ -283,7 +332,7 @@ impl Channel for Bot {
             Exchange::Answered(answer) if answer.status == 404 => ask(&["gateway"]).await,
             exchange => exchange,
         };
-        http::probed(exchange, &PLATFORM)
+        http::probed(exchange, &BOT_PLATFORM)
     }
 }
 

@@ -179,6 +179,8 @@ pub struct Platform {
     pub refused: fn(&Answer) -> Option<Verdict>,
     /// A wait named elsewhere than in the usual headers, in seconds.
     pub wait: fn(&Answer) -> Option<f64>,
+    /// How long nothing more is taken after a success, in seconds.
+    pub pause: fn(&Answer) -> Option<f64>,
 }
 
 /// An [`Outcome`] before the wait is known.
@@ -186,8 +188,10 @@ pub struct Platform {
 pub enum Verdict {
     Delivered(Option<String>),
     Retry(String),
+    Limited { account: bool, reason: String },
     Reject(String),
     Dead(String),
+    Denied(String),
     Unknown(String),
 }
 
@@ -197,13 +201,15 @@ pub enum Verdict {
 /// |---|---|---|
 /// | 2xx | the platform's hook | for some, failure hides in a 200 |
 /// | 3xx | dead | nothing is followed; the configured address is not the final one |
-/// | 408, 425, 429 | retry | a definite "not now" |
+/// | 408, 425 | retry | a definite "not now" |
+/// | 429 | limited | a definite "too many" |
 /// | 401, 403, 404, 410 | dead | no message passes until a person acts |
 /// | other 4xx | reject | this message will never pass |
 /// | 5xx | unknown | the message was there; whether it was taken before the failure nobody says |
 /// | 1xx, anything else | unknown | no answer to a POST |
 ///
-/// Codes of the platform go first, for 4xx and 5xx.
+/// What the platform says itself goes first, for 4xx and 5xx: its codes, and a bot's 401, which is denied, since the
+/// token is that of all its rooms.
 pub fn judge(exchange: Exchange, platform: &Platform, now: Timestamp) -> Outcome {
     match exchange {
         Exchange::Refused(refused) => Outcome::Dead { reason: refused.to_string() },
@@ -221,10 +227,14 @@ pub fn classify(answer: &Answer, platform: &Platform, now: Timestamp) -> Outcome
     };
     let after = || wait(answer, (platform.wait)(answer), now);
     match verdict {
-        Verdict::Delivered(message_id) => Outcome::Delivered { message_id, pause: None },
+        Verdict::Delivered(message_id) => {
+            Outcome::Delivered { message_id, pause: (platform.pause)(answer).and_then(bounded) }
+        }
         Verdict::Retry(reason) => Outcome::Retry { after: after(), reason },
+        Verdict::Limited { account, reason } => Outcome::Limited { after: after(), account, reason },
         Verdict::Reject(reason) => Outcome::Reject { reason },
         Verdict::Dead(reason) => Outcome::Dead { reason },
+        Verdict::Denied(reason) => Outcome::Denied { reason },
         Verdict::Unknown(reason) => Outcome::Unknown { after: after(), reason },
     }
 }
@@ -238,7 +248,7 @@ fn by_status(status: u16) -> Verdict {
             Verdict::Dead(format!("it refuses the credentials (status {status}); check the URL and the secret"))
         }
         404 | 410 => Verdict::Dead(format!("it no longer exists (status {status}); configure a new URL")),
-        429 => Verdict::Retry("it asks for fewer messages (status 429)".to_owned()),
+        429 => Verdict::Limited { account: false, reason: "it asks for fewer messages (status 429)".to_owned() },
         408 | 425 => Verdict::Retry(format!("it asks to try again (status {status})")),
         400..=499 => Verdict::Reject(format!("it does not accept this message (status {status})")),
         // The message was there, and nobody knows what became of it.
@@ -260,12 +270,13 @@ fn wait(answer: &Answer, named: Option<f64>, now: Timestamp) -> Option<Duration>
         .into_iter()
         .filter_map(|name| header(name).and_then(self::seconds))
         .map(|milliseconds| milliseconds / 1000.0);
-    let named = named.filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
-    milliseconds
-        .chain(seconds)
-        .chain(named)
-        .max_by(f64::total_cmp)
-        .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_WAIT).clamp(SHORTEST_WAIT, LONGEST_WAIT))
+    milliseconds.chain(seconds).chain(named).filter_map(bounded).max()
+}
+
+/// From 1 s to 24 h; `None` when it is no time at all.
+fn bounded(seconds: f64) -> Option<Duration> {
+    let is_time = seconds.is_finite() && seconds >= 0.0;
+    is_time.then(|| Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_WAIT).clamp(SHORTEST_WAIT, LONGEST_WAIT))
 }
 
 /// A count of seconds, whole or not; negative and not finite ones are garbage.

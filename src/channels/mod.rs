@@ -18,12 +18,13 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use url::{Host, Url};
 
-use crate::model::{Dialect, Message, Outcome, Terms, Timestamp};
+use crate::model::{Dialect, Message, Outcome, Prefer, RunId, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
-use crate::text::{clean, clean_line};
+use crate::text::{characters, clean, clean_line};
 
 /// A configured way out.
 #[async_trait]
@@ -81,23 +82,74 @@ impl Settings {
         self.dialect().kind
     }
 
-    fn place(&self) -> (&str, &str) {
+    fn manner(&self) -> &Manner {
         match self {
-            Settings::DiscordWebhook(settings) => (&settings.locale, &settings.timezone),
-            Settings::SlackWebhook(settings) => (&settings.locale, &settings.timezone),
-            Settings::Dingtalk(settings) => (&settings.locale, &settings.timezone),
-            Settings::Webhook(settings) => (&settings.locale, &settings.timezone),
-            Settings::Console(settings) => (&settings.locale, &settings.timezone),
+            Settings::DiscordWebhook(settings) => &settings.manner,
+            Settings::SlackWebhook(settings) => &settings.manner,
+            Settings::Dingtalk(settings) => &settings.manner,
+            Settings::Webhook(settings) => &settings.manner,
+            Settings::Console(settings) => &settings.manner,
         }
     }
 
     pub fn locale(&self) -> &str {
-        self.place().0
+        &self.manner().locale
     }
 
     pub fn timezone(&self) -> &str {
-        self.place().1
+        &self.manner().timezone
     }
+
+    pub fn prefer(&self) -> Prefer {
+        self.manner().prefer
+    }
+
+    /// The URL, and the secret where there is one; `None` where one can't be read.
+    fn secrets(&self) -> Option<(SecretString, Option<SecretString>)> {
+        let (url, secret) = match self {
+            Settings::DiscordWebhook(settings) => (&settings.url, None),
+            Settings::SlackWebhook(settings) => (&settings.url, None),
+            Settings::Dingtalk(settings) => (&settings.url, settings.secret.as_ref()),
+            Settings::Webhook(settings) => (&settings.url, settings.secret.as_ref()),
+            Settings::Console(_) => return None,
+        };
+        Some((url.read().ok()?, secret.map(Secret::read).transpose().ok()?))
+    }
+}
+
+// The keys every kind has. No docstring: it would become the description of each kind in the schema.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct Manner {
+    #[serde(default = "crate::settings::default_locale")]
+    pub locale: String,
+    #[serde(default = "crate::settings::default_timezone")]
+    pub timezone: String,
+    /// What is worth more when nobody knows whether a message arrived.
+    #[serde(default)]
+    pub prefer: Prefer,
+}
+
+impl Manner {
+    fn check(&self) -> Vec<Problem> {
+        crate::settings::check_locale_and_timezone(&self.locale, &self.timezone)
+    }
+}
+
+/// By what a destination is recognised whose configuration may have changed since: 8 hexadecimal digits of the SHA-256
+/// of its URL and secret, which lead back to neither. Empty for a kind that has none, and where they can't be read.
+pub fn identity(settings: &Settings) -> String {
+    let Some((url, secret)) = settings.secrets() else { return String::new() };
+    identity_of(url.expose_secret(), secret.as_ref().map_or("", |secret| secret.expose_secret()))
+}
+
+fn identity_of(url: &str, secret: &str) -> String {
+    let digest = Sha256::new().chain_update(url).chain_update([0]).chain_update(secret).finalize();
+    hex::encode(digest.get(..4).unwrap_or_default())
+}
+
+/// What stands under a message: the run, where it is about one.
+fn foot(message: &Message) -> &str {
+    message.content.run().map_or("callboard", RunId::as_str)
 }
 
 /// Reads the secrets and makes the channel. Sends nothing; the problem's key is relative to `[channels.NAME]`.
@@ -122,6 +174,8 @@ const PLAIN: Dialect = Dialect {
         (_, true) => label.to_owned(),
         _ => format!("{label} ({url})"),
     },
+    limit: usize::MAX,
+    measure: characters,
 };
 
 fn read_secret(key: &str, secret: &Secret) -> Result<SecretString, Problem> {

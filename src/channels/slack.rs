@@ -14,26 +14,24 @@ use url::Url;
 
 use super::http::{self, Answer, Platform, Verdict};
 use super::text::{cut, escape_with, link_target};
-use super::{Channel, check_url, read_url};
-use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, RunId, Terms, Timestamp};
+use super::{Channel, Manner, check_url, foot, read_url};
+use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
-use crate::text::{clean, clean_line, utf16};
+use crate::text::{clean, clean_line, length, utf16};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The incoming webhook's URL; it is the secret.
     pub url: Secret,
-    #[serde(default = "crate::settings::default_locale")]
-    pub locale: String,
-    #[serde(default = "crate::settings::default_timezone")]
-    pub timezone: String,
+    #[serde(flatten)]
+    pub manner: Manner,
 }
 
 impl Settings {
     pub fn check(&self) -> Vec<Problem> {
-        let mut problems = crate::settings::check_locale_and_timezone(&self.locale, &self.timezone);
+        let mut problems = self.manner.check();
         problems.extend(check_url(&self.url, looks_right, "https://hooks.slack.com/services/T…/B…/…"));
         problems
     }
@@ -44,7 +42,8 @@ fn looks_right(url: &Url) -> bool {
     matches!(segments.as_slice(), [.., "services", _team, _hook, _token])
 }
 
-pub const WEBHOOK: Dialect = Dialect { kind: "slack-webhook", escape, escape_title, bold, link };
+pub const WEBHOOK: Dialect =
+    Dialect { kind: "slack-webhook", escape, escape_title, bold, link, limit: SECTION_LIMIT, measure: utf16 };
 
 /// Three characters have entities (<https://docs.slack.dev/messaging/formatting-message-text#escaping>), which also
 /// kills every mention: those live in `<…>` only. The others have no escape; where they could pair, a zero-width space
@@ -90,23 +89,26 @@ fn link(label: &str, url: &str) -> String {
 
 const HEADER_LIMIT: usize = 150;
 const SECTION_LIMIT: usize = 3000;
+/// Fifty blocks would be taken; nobody reads as much.
+const SECTIONS: usize = 4;
 const TEXT_LIMIT: usize = 4000;
 
 pub fn payload(message: &Message) -> Value {
     let title = cut(message.title.trim(), HEADER_LIMIT, utf16);
-    let body = cut(message.body.trim(), SECTION_LIMIT, utf16);
-    let run = message.content.run().map_or("callboard", RunId::as_str);
-    let foot = match link(&escape(&clean_line(&message.url_label)), &message.url) {
-        link if link.is_empty() => escape(run),
-        link => format!("{} · {link}", escape(run)),
+    let label = clean_line(&message.url_label);
+    let foot = match link_target(&message.url) {
+        Some(_) if !label.is_empty() => format!("{} · {}", escape(foot(message)), link(&escape(&label), &message.url)),
+        _ => escape(foot(message)),
     };
     let mut blocks = Vec::new();
     if !title.is_empty() {
         blocks.push(json!({ "type": "header", "text": { "type": "plain_text", "text": title, "emoji": false } }));
     }
-    if !body.is_empty() {
-        blocks.push(json!({ "type": "section", "text": { "type": "mrkdwn", "text": body, "verbatim": true } }));
-    }
+    blocks.extend(
+        sections(message.body.trim())
+            .into_iter()
+            .map(|text| json!({ "type": "section", "text": { "type": "mrkdwn", "text": text, "verbatim": true } })),
+    );
     let foot = cut(&foot, SECTION_LIMIT, utf16);
     blocks.push(json!({ "type": "context", "elements": [{ "type": "mrkdwn", "text": foot, "verbatim": true }] }));
     json!({
@@ -118,13 +120,37 @@ pub fn payload(message: &Message) -> Value {
     })
 }
 
-pub const PLATFORM: Platform = Platform { accepted, refused, wait: |_| None };
+/// What is too long for one section goes on in the next, at the end of a line: a digest has to name everything it
+/// tells. What is too long for all of them is cut.
+fn sections(body: &str) -> Vec<String> {
+    let mut sections: Vec<String> = Vec::new();
+    for line in body.lines() {
+        let line = cut(line, SECTION_LIMIT, utf16);
+        let is_last = sections.len() == SECTIONS;
+        match sections.last_mut() {
+            Some(last) if length(last, utf16) + 1 + length(&line, utf16) <= SECTION_LIMIT => {
+                last.push('\n');
+                last.push_str(&line);
+            }
+            Some(last) if is_last => {
+                *last = cut(&format!("{last}\n{line}"), SECTION_LIMIT, utf16);
+                break;
+            }
+            _ if line.trim().is_empty() => {}
+            _ => sections.push(line),
+        }
+    }
+    sections
+}
+
+pub const PLATFORM: Platform = Platform { accepted, refused, wait: |_| None, pause: |_| None };
 
 /// Slack says `ok`. A relay before it, or what only speaks like it, may say nothing or answer with JSON; a 2xx without
 /// an error in it is a success too. A page of HTML comes from somebody else.
 fn accepted(answer: &Answer) -> Verdict {
     let unknown = |what: &str| Verdict::Unknown(format!("it answers with status {} but {what}", answer.status));
     match answer.json() {
+        Value::Object(said) if said.get("error").and_then(Value::as_str).is_some_and(is_too_many) => too_many(),
         Value::Object(said) if is_error(&said) => unknown("with an error of Slack's"),
         Value::Object(_) => Verdict::Delivered(None),
         _ if word(answer) == "ok" || answer.is_empty() => Verdict::Delivered(None),
@@ -136,6 +162,15 @@ fn accepted(answer: &Answer) -> Verdict {
 fn is_error(said: &Map<String, Value>) -> bool {
     let has = |name: &str| said.get(name).is_some_and(|value| !value.is_null());
     said.get("ok").is_some_and(|ok| ok != &Value::Bool(true)) || has("error") || has("errors")
+}
+
+/// Slack spells it both ways: <https://docs.slack.dev/apis/web-api/rate-limits>.
+fn is_too_many(word: &str) -> bool {
+    matches!(word, "rate_limited" | "ratelimited")
+}
+
+fn too_many() -> Verdict {
+    Verdict::Limited { account: false, reason: "Slack asks for fewer messages (rate_limited)".to_owned() }
 }
 
 /// The body of an answer is one word.
@@ -166,6 +201,9 @@ fn refused(answer: &Answer) -> Option<Verdict> {
     if let Some(word) = among(&REJECT) {
         return Some(Verdict::Reject(format!("Slack does not accept this message ({word})")));
     }
+    if is_too_many(said) {
+        return Some(too_many());
+    }
     (said == "rollup_error").then(|| Verdict::Retry("Slack has a failure of its own (rollup_error)".to_owned()))
 }
 
@@ -181,7 +219,7 @@ impl Webhook {
     }
 }
 
-/// One message a second: <https://docs.slack.dev/apis/web-api/rate-limits>.
+/// One message a second; short bursts would pass, but nobody says how long: <https://docs.slack.dev/apis/web-api/rate-limits>.
 const PACE: Pace = Pace { count: 1, window: Duration::from_secs(1) };
 
 #[async_trait]

@@ -10,8 +10,8 @@ use super::{Exit, Globals, fail, print, print_json};
 use crate::app;
 use crate::channels::{DIALECTS, console, dingtalk, discord, slack, webhook};
 use crate::config::nearest;
-use crate::model::{Change, ChangeKind, Content, Draft, Message, Selector};
-use crate::render::{Reader, Renderer, Settings};
+use crate::model::{Change, Content, Draft, Message, Selector};
+use crate::render::{Reader, Renderer, Sample, Settings};
 use crate::settings::LOCALES;
 
 /// Show a message as it would look
@@ -23,7 +23,8 @@ use crate::settings::LOCALES;
 pub struct Render {
     /// A sample's name; or an event type or a selector, for the first sample it fits; or a file with a recorded change as
     /// `callboard deliveries show --json` prints it; or - for standard input
-    change: String,
+    #[arg(value_name = "CHANGE")]
+    message: String,
     /// The channel kind: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord for a room of the bot
     #[arg(long, value_name = "KIND", default_value = "console")]
     channel: String,
@@ -55,8 +56,8 @@ impl Render {
             false => Settings::default(),
         };
         let renderer = app::renderer(&settings);
-        match self.misuse(&renderer).map_or_else(|| find(&self.change), Err) {
-            Ok(change) => self.show(&renderer, &change),
+        match self.misuse(&renderer).map_or_else(|| find(&self.message), Err) {
+            Ok(sample) => self.show(&renderer, &sample),
             Err(said) => fail(Exit::Misused, &said),
         }
     }
@@ -71,11 +72,10 @@ impl Render {
             .or_else(|| set.map(|said| format!("--template: {said}")))
     }
 
-    fn show(&self, renderer: &Renderer, change: &Change) -> Exit {
+    fn show(&self, renderer: &Renderer, sample: &Sample) -> Exit {
         let Render { channel, locale, timezone, template, .. } = self;
         let reader = Reader { kind: channel, locale, timezone, template: template.as_deref() };
-        let message =
-            renderer.render(&Draft::of(Uuid::nil(), Content::Change(change.clone())), &reader, change.at).message;
+        let message = renderer.render(&sample.draft, &reader, sample.now).message;
         match channel.as_str() {
             "webhook" => print(&format!("{}\n", webhook::indented(&message.content))),
             _ if self.json => print_json(&posted(channel, &message)),
@@ -111,9 +111,9 @@ fn unknown(option: &str, given: &str, known: &[&str]) -> Option<String> {
 const CHANGE_AT_MOST: u64 = 1 << 20;
 
 /// A sample by its name, else the first that a wider name means, else a file.
-fn find(given: &str) -> Result<Change, String> {
-    let samples = Renderer::samples();
-    let named = samples.iter().find(|sample| name(sample) == given);
+fn find(given: &str) -> Result<Sample, String> {
+    let samples = Renderer::named_samples();
+    let named = samples.iter().find(|sample| sample.name == given);
     if let Some(sample) = named.or_else(|| samples.iter().find(|sample| means(given, sample))) {
         return Ok(sample.clone());
     }
@@ -136,43 +136,58 @@ fn find(given: &str) -> Result<Change, String> {
         }
         kind => format!("{called} can't be read: {kind}"),
     })?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| format!("{called} is not JSON: {error}"))?;
-    // What `deliveries show --json` prints holds the change inside.
-    let change = value.get("change").cloned().unwrap_or(value);
-    serde_json::from_value(change).map_err(|error| format!("{called} holds no recorded change: {error}"))
+    recorded(called, &text)
+}
+
+/// A change or a notice by itself, or inside of what `deliveries show --json` prints.
+fn recorded(called: &str, text: &str) -> Result<Sample, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| format!("{called} is not JSON: {error}"))?;
+    let none = |error: serde_json::Error| format!("{called} holds no recorded change: {error}");
+    // A notice by itself has its kind under that name.
+    let content = match (value.get("change"), value.get("notice")) {
+        (Some(change), _) => Content::Change(serde_json::from_value(change.clone()).map_err(none)?),
+        (None, Some(notice @ Value::Object(_))) => {
+            Content::Notice(serde_json::from_value(notice.clone()).map_err(none)?)
+        }
+        (None, Some(_)) => Content::Notice(serde_json::from_value(value).map_err(none)?),
+        (None, None) => Content::Change(serde_json::from_value(value).map_err(none)?),
+    };
+    Ok(Sample { name: called.to_owned(), now: content.at(), draft: Draft::of(Uuid::nil(), content) })
 }
 
 fn names() -> Vec<String> {
-    Renderer::samples().iter().map(name).collect()
+    let mut names: Vec<String> = Vec::new();
+    for sample in Renderer::named_samples() {
+        if !names.contains(&sample.name) {
+            names.push(sample.name);
+        }
+    }
+    names
 }
 
-/// Whether `given` is the kind, the event type or a selector of the change.
-fn means(given: &str, change: &Change) -> bool {
-    let selected = || Selector::ALL.iter().any(|selector| selector.as_str() == given && selector.matches(change));
-    change.kind.name() == given || change.kind.event_type() == given || selected()
+/// Whether `given` is the template, the event type or a selector of the message.
+fn means(given: &str, sample: &Sample) -> bool {
+    let content = &sample.draft.content;
+    let selected =
+        |change: &Change| Selector::ALL.iter().any(|selector| selector.as_str() == given && selector.matches(change));
+    Renderer::template_of(content) == given
+        || content.event_type() == given
+        || matches!(content, Content::Change(change) if selected(change))
 }
 
-/// What [`means`] knows beyond the samples' own names: event types, then kinds, then selectors.
+/// What [`means`] knows beyond the samples' own names: event types, then templates, then selectors.
 fn wider_names() -> Vec<String> {
-    let samples = Renderer::samples();
-    let types = samples.iter().map(|sample| sample.kind.event_type());
+    let samples = Renderer::named_samples();
+    let types = samples.iter().map(|sample| sample.draft.content.event_type());
+    let templates = samples.iter().map(|sample| Renderer::template_of(&sample.draft.content));
     let selectors = Selector::ALL.iter().map(|selector| selector.as_str());
     let mut all: Vec<String> = Vec::new();
-    for wider in types.chain(ChangeKind::NAMES).chain(selectors).map(str::to_owned) {
-        if !all.contains(&wider) && !samples.iter().any(|sample| name(sample) == wider) {
+    for wider in types.chain(templates).chain(selectors).map(str::to_owned) {
+        if !all.contains(&wider) && !samples.iter().any(|sample| sample.name == wider) {
             all.push(wider);
         }
     }
     all
-}
-
-/// `stage-fail`, `finished-success`, `waiting`
-fn name(change: &Change) -> String {
-    let status = match &change.kind {
-        ChangeKind::StageChanged { to, .. } | ChangeKind::Finished { to, .. } => Some(to.as_str().to_ascii_lowercase()),
-        _ => None,
-    };
-    std::iter::once(change.kind.name().to_owned()).chain(status).collect::<Vec<_>>().join("-")
 }
 
 #[cfg(test)]
@@ -196,8 +211,12 @@ mod tests {
             ("waiting", "waiting"),
             ("lost", "lost"),
             ("finished-fail", "finished-fail"),
+            ("digest", "digest"),
+            ("catch-up", "catch-up"),
+            ("notice", "notice-destination-dead"),
+            ("repeated", "repeated"),
         ] {
-            assert_eq!(find(given).map(|change| name(&change)), Ok(found.to_owned()), "{given}");
+            assert_eq!(find(given).map(|sample| sample.name), Ok(found.to_owned()), "{given}");
         }
         for wider in wider_names() {
             assert!(find(&wider).is_ok(), "the help offers {wider:?}, which finds nothing");
@@ -215,10 +234,23 @@ mod tests {
         for kind in DIALECTS.map(|dialect| dialect.kind) {
             assert!(help.contains(kind), "the help of render --channel does not offer {kind}");
             let reader = Reader { kind, locale: "en", timezone: "UTC", template: None };
-            let message =
-                renderer.render(&Draft::of(Uuid::nil(), Content::Change(sample.clone())), &reader, sample.at).message;
+            let message = renderer.render(&sample.draft, &reader, sample.now).message;
             let as_console = posted("console", &message) == posted(kind, &message);
             assert_eq!(as_console, matches!(kind, "console" | "webhook"), "`posted` does not know {kind}");
+        }
+    }
+
+    #[test]
+    fn what_was_recorded_is_found_by_itself_and_inside_of_a_delivery() {
+        for sample in Renderer::named_samples() {
+            let (key, value) = match &sample.draft.content {
+                Content::Change(change) => ("change", json!(change)),
+                Content::Notice(notice) => ("notice", json!(notice)),
+                Content::Digest { .. } => continue,
+            };
+            for text in [value.to_string(), json!({ "id": "x", key: value }).to_string()] {
+                assert_eq!(recorded("it", &text).unwrap().draft.content, sample.draft.content, "{text}");
+            }
         }
     }
 }

@@ -2,10 +2,10 @@
 
 mod rules;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,11 +13,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 pub use self::rules::{Outlet, Outlets, Rules};
 use crate::delivery::{self, Verdict};
 use crate::metrics::{AttemptLabels, Metrics, OfChannelKind};
 use crate::model::{Claimed, Clock, Delivery, Destination, Draft, News, Outcome, Timestamp};
+use crate::planted::{Bug, is_planted};
 use crate::render::{Reader, Rendered};
 use crate::store::{Next, Policy, Room, Settlement, Store, StoreError};
 use crate::tracker::Tracker;
@@ -50,8 +52,10 @@ pub struct Dispatcher {
     metrics: Arc<Metrics>,
     clock: Clock,
     tasks: TaskTracker,
-    under_way: AtomicUsize,
-    probing: AtomicUsize,
+    /// By the id of the delivery that leads each: whether it is a probe.
+    under_way: Mutex<HashMap<Uuid, bool>>,
+    /// The last claim seemed to fail; what it claimed all the same must be given back.
+    unheard: AtomicBool,
     /// A destination is free again.
     freed: Notify,
     store_failed: Mutex<bool>,
@@ -79,8 +83,8 @@ impl Dispatcher {
             metrics,
             clock,
             tasks: TaskTracker::new(),
-            under_way: AtomicUsize::new(0),
-            probing: AtomicUsize::new(0),
+            under_way: Mutex::default(),
+            unheard: AtomicBool::new(false),
             freed: Notify::new(),
             store_failed: Mutex::new(false),
             denied: Mutex::default(),
@@ -96,21 +100,34 @@ impl Dispatcher {
     }
 
     async fn begin(self: &Arc<Self>, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let room = Room {
-            messages: CONCURRENCY.saturating_sub(self.under_way.load(Ordering::Acquire)),
-            probes: PROBES.saturating_sub(self.probing.load(Ordering::Acquire)),
-        };
+        if self.unheard.load(Ordering::Acquire) {
+            let under_way: Vec<Uuid> = self.under_way().keys().copied().collect();
+            self.store.release(&under_way).await?;
+            self.unheard.store(false, Ordering::Release);
+        }
+        let room = self.room();
         if room.messages == 0 {
             return Ok(None);
         }
-        let claims = self.store.claim(now, room, &self.policy).await?;
+        let claims = self.store.claim(now, room, &self.policy).await;
+        self.unheard.store(claims.is_err(), Ordering::Release);
+        let claims = claims?;
         for claimed in claims.claimed {
-            self.under_way.fetch_add(1, Ordering::AcqRel);
-            self.probing.fetch_add(usize::from(claimed.probe), Ordering::AcqRel);
+            self.under_way().insert(claimed.lead.id, claimed.probe);
             let dispatcher = Arc::clone(self);
             self.tasks.spawn(async move { dispatcher.deliver(claimed).await });
         }
         Ok(claims.next_at)
+    }
+
+    fn room(&self) -> Room {
+        let under_way = self.under_way();
+        let probes = under_way.values().filter(|is_probe| **is_probe).count();
+        Room { messages: CONCURRENCY.saturating_sub(under_way.len()), probes: PROBES.saturating_sub(probes) }
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<Uuid, bool>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Resolves when a message has ended since the last call: its destination may take the next one.
@@ -146,8 +163,7 @@ impl Dispatcher {
         let (id, attempt) = (claimed.lead.id, claimed.lead.attempt);
         let next = next(verdict);
         self.settle(&Settlement { id, attempt, started_at, ended_at, chance, outcome, next }).await;
-        self.under_way.fetch_sub(1, Ordering::AcqRel);
-        self.probing.fetch_sub(usize::from(claimed.probe), Ordering::AcqRel);
+        self.under_way().remove(&id);
         self.freed.notify_one();
     }
 
@@ -173,6 +189,9 @@ impl Dispatcher {
         if fell_back {
             self.metrics.render_fallbacks.inc();
         }
+        if is_planted(Bug::RetryWithinAttempt) {
+            drop(outlet.channel.send(address, &message, now).await);
+        }
         outlet.channel.send(address, &message, now).await
     }
 
@@ -180,7 +199,7 @@ impl Dispatcher {
     async fn settle(&self, settlement: &Settlement) {
         while let Err(error) = self.store.settle(settlement, &self.policy).await {
             tracing::debug!(id = %settlement.id, %error, "what happened can't be recorded yet");
-            if error == StoreError::Broken {
+            if error == StoreError::Broken || is_planted(Bug::SettleOnce) {
                 return;
             }
             tokio::time::sleep(STORE_RETRY).await;

@@ -12,6 +12,7 @@ use crate::model::{
     Claimed, Content, Destination, Draft, Folding, News, Notice, NoticeKind, Place, Plan, Prefer, Queue, Repetitions,
     Terms, Timestamp, elapsed,
 };
+use crate::planted::{Bug, is_planted};
 use crate::store::{Announcement, Policy, Settlement};
 use crate::tracker::Tracker;
 
@@ -144,7 +145,9 @@ impl Rules {
             .and_then(|change| Some(self.tracker.state(&change.workspace.key(), &change.run.id)?.snapshot.clone()));
         let repetitions = self.terms(&lead.to).repetitions;
         let repeated = lead.unknown_since.is_some_and(|since| !delivery::is_merged(repetitions, since, now));
-        Draft { id: claimed.message_id, content, repeated, present }
+        let id = if is_planted(Bug::NewIdEachTime) { Uuid::now_v7() } else { claimed.message_id };
+        let repeated = repeated && !is_planted(Bug::UnmarkedRepetition);
+        Draft { id, content, repeated, present }
     }
 }
 
@@ -158,6 +161,12 @@ fn by_run(changes: Vec<crate::model::Change>) -> Vec<crate::model::Change> {
     }
     let mut changes = changes;
     changes.sort_by_key(|change| (order.iter().position(|run| *run == change.run.id), change.sequence));
+    if is_planted(Bug::DigestReversed) {
+        changes.reverse();
+    }
+    if is_planted(Bug::DigestDropsOne) && changes.len() > 1 {
+        changes.pop();
+    }
     changes
 }
 

@@ -97,4 +97,8 @@ pub struct Dialect {
     pub bold: fn(&str) -> String,
     /// A link from an escaped label and a URL of ours.
     pub link: fn(&str, &str) -> String,
+    /// The longest `body` that arrives whole, in units of `measure`.
+    pub limit: usize,
+    /// How much a character of `body` counts.
+    pub measure: fn(char) -> usize,
 }

@@ -415,6 +415,8 @@ mod tests {
                     escape_title: plain,
                     bold: plain,
                     link: |label, _| label.to_owned(),
+                    limit: usize::MAX,
+                    measure: crate::text::characters,
                 };
                 let mut engine = Engine::new(&dialect);
                 engine.put("stage", &parsed);

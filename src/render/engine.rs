@@ -10,16 +10,33 @@ use url::Url;
 
 use super::check::{Complaint, Parsed};
 use crate::model::Dialect;
+use crate::text::length;
 
 /// What a template writes, at most; platforms take far less, this keeps a mistake from taking the memory.
 const OUTPUT_AT_MOST: usize = 64 * 1024;
 
 /// The three renderings of a message.
+#[derive(Default)]
 pub(super) struct Written {
     pub(super) title: String,
     pub(super) body: String,
     /// Title and body without markup.
     pub(super) plain: String,
+}
+
+impl Written {
+    /// One more line; not escaped yet.
+    pub(super) fn end_with(&mut self, line: &str, dialect: &Dialect) {
+        self.body.push('\n');
+        self.body.push_str(&(dialect.escape)(line));
+        self.plain.push('\n');
+        self.plain.push_str(line);
+    }
+
+    /// The platform takes the whole body.
+    pub(super) fn fits(&self, dialect: &Dialect) -> bool {
+        length(&self.body, dialect.measure) <= dialect.limit
+    }
 }
 
 /// One registry for each way of escaping: handlebars has one escape function a registry.

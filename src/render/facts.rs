@@ -1,13 +1,14 @@
 //! What a template may say: a change as the variables of docs/templates.md, cleaned, in the words of a locale.
 
 use jiff::tz::TimeZone;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::clean;
-use super::words::{Words, moment};
-use crate::model::{Change, ChangeKind, Snapshot, Stage, Status, Timestamp};
+use super::words::{Words, abbreviation, brief, moment};
+use crate::model::{Change, ChangeKind, Snapshot, Stage, Status, Timestamp, Workspace};
 
-const NAME: usize = 80;
+pub(super) const NAME: usize = 80;
 const DESCRIPTION: usize = 120;
 const ERROR: usize = 700;
 const URL: usize = 2000;
@@ -23,8 +24,54 @@ pub(super) struct View<'a> {
     pub(super) now: Timestamp,
 }
 
-/// The variables. Every name is always there; what does not apply is null.
-pub(super) fn facts(change: &Change, view: &View<'_>) -> Value {
+/// The variables. Every name is always there; what does not apply is null, or an empty list.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Facts {
+    pub(super) symbol: &'static str,
+    pub(super) workspace: Option<Value>,
+    pub(super) run: Option<Value>,
+    pub(super) stage: Option<Value>,
+    pub(super) from: Option<String>,
+    pub(super) from_word: Option<String>,
+    pub(super) to: Option<String>,
+    pub(super) to_word: Option<String>,
+    pub(super) unknown: Option<String>,
+    pub(super) took: Option<String>,
+    pub(super) error: Option<String>,
+    pub(super) next: Option<String>,
+    pub(super) next_name: Option<String>,
+    pub(super) next_type: Option<String>,
+    pub(super) next_type_word: Option<String>,
+    pub(super) past: Vec<Value>,
+    pub(super) waiting_since: Option<String>,
+    pub(super) waited: Option<String>,
+    pub(super) last_seen: Option<String>,
+    pub(super) at: String,
+    pub(super) zone: String,
+    pub(super) unseen_since: Option<String>,
+    pub(super) delayed: Option<String>,
+    pub(super) url: String,
+    pub(super) url_label: String,
+    // Of digests.
+    pub(super) late: Option<bool>,
+    pub(super) present: Option<bool>,
+    pub(super) state: Option<&'static str>,
+    pub(super) state_word: Option<String>,
+    pub(super) count: Option<usize>,
+    pub(super) tally: Vec<Value>,
+    pub(super) runs: Vec<Value>,
+    // Of notices.
+    pub(super) notice: Option<&'static str>,
+    pub(super) destination: Option<String>,
+    pub(super) bot: Option<String>,
+    pub(super) workspaces: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) since: Option<String>,
+    pub(super) lasted: Option<String>,
+}
+
+/// What a template may say of a change.
+pub(super) fn facts(change: &Change, view: &View<'_>) -> Facts {
     let words = view.words;
     let moves = Moves::of(change);
     let stage = subject(change);
@@ -40,36 +87,48 @@ pub(super) fn facts(change: &Change, view: &View<'_>) -> Value {
         ChangeKind::Lost { last_seen } => (None, Some(*last_seen)),
         _ => (None, None),
     };
-    let late = millis_between(change.at, view.now);
+    Facts {
+        symbol: change.tone().symbol(),
+        workspace: Some(workspace(&change.workspace)),
+        run: Some(run(&change.run, view)),
+        stage: stage.as_ref().map(|stage| self::stage(stage, &change.run, words)),
+        from: moves.from.map(status_text),
+        from_word: moves.from.map(word),
+        to: moves.to.map(status_text),
+        to_word: moves.to.map(word),
+        unknown: moves.to.filter(|to| matches!(to, Status::Unknown(_))).map(status_text),
+        took: moves.took_ms.and_then(|took| words.duration(took)),
+        error: moves.to.and_then(|to| error(to, &change.run, stage.as_ref())),
+        next: next.map(|next| clean::line(&next.code, NAME)),
+        next_name: next.and_then(telling_name),
+        next_type: next.map(|next| clean::line(&next.kind, NAME)),
+        next_type_word: next.map(|next| clean::line(words.stage_type(&next.kind), NAME)),
+        past: past(&change.run, words),
+        waiting_since: waiting_since.map(|since| moment(since, view.zone, view.now)),
+        waited: waiting_since.and_then(|since| words.duration(millis_between(since, change.at))),
+        last_seen: last_seen.map(|seen| moment(seen, view.zone, view.now)),
+        at: moment(change.at, view.zone, view.now),
+        zone: abbreviation(view.zone, view.now),
+        unseen_since: change.unseen_since.map(|since| brief(since, view.zone, view.now)),
+        delayed: delayed(change.at, view),
+        url: url(&change.url),
+        url_label: words.open.to_owned(),
+        ..Facts::default()
+    }
+}
+
+pub(super) fn workspace(workspace: &Workspace) -> Value {
     json!({
-        "workspace": {
-            "name": clean::line(&change.workspace.name, NAME),
-            "project_id": change.workspace.project_id.to_string(),
-            "region": clean::line(&change.workspace.region, NAME),
-        },
-        "run": run(&change.run, view),
-        "stage": stage.as_ref().map(|stage| self::stage(stage, &change.run, words)),
-        "from": moves.from.map(status_text),
-        "from_word": moves.from.map(word),
-        "to": moves.to.map(status_text),
-        "to_word": moves.to.map(word),
-        "unknown": moves.to.filter(|to| matches!(to, Status::Unknown(_))).map(status_text),
-        "took": moves.took_ms.and_then(|took| words.duration(took)),
-        "error": moves.to.and_then(|to| error(to, &change.run, stage.as_ref())),
-        "next": next.map(|next| clean::line(&next.code, NAME)),
-        "next_name": next.and_then(telling_name),
-        "next_type": next.map(|next| clean::line(&next.kind, NAME)),
-        "next_type_word": next.map(|next| clean::line(words.stage_type(&next.kind), NAME)),
-        "past": past(&change.run, words),
-        "waiting_since": waiting_since.map(|since| moment(since, view.zone, view.now)),
-        "waited": waiting_since.and_then(|since| words.duration(millis_between(since, change.at))),
-        "last_seen": last_seen.map(|seen| moment(seen, view.zone, view.now)),
-        "at": moment(change.at, view.zone, view.now),
-        "delayed": (late > LATE_MS).then(|| words.duration(late)).flatten(),
-        "url": url(&change.url),
-        "url_label": words.open,
-        "symbol": change.tone().symbol(),
+        "name": clean::line(&workspace.name, NAME),
+        "project_id": workspace.project_id.to_string(),
+        "region": clean::line(&workspace.region, NAME),
     })
+}
+
+/// How long ago that is, where a message about it counts as late.
+pub(super) fn delayed(at: Timestamp, view: &View<'_>) -> Option<String> {
+    let late = millis_between(at, view.now);
+    (late > LATE_MS).then(|| view.words.duration(late)).flatten()
 }
 
 /// The link to the run, fit for a message.
@@ -125,7 +184,7 @@ fn named(change: &Change, code: &str, status: Status) -> Stage {
     })
 }
 
-fn run(run: &Snapshot, view: &View<'_>) -> Value {
+pub(super) fn run(run: &Snapshot, view: &View<'_>) -> Value {
     let title = match clean::line(&run.description, DESCRIPTION) {
         description if description.is_empty() => run.id.short().to_owned(),
         description => description,
@@ -144,7 +203,7 @@ fn run(run: &Snapshot, view: &View<'_>) -> Value {
     })
 }
 
-fn stage(stage: &Stage, run: &Snapshot, words: &Words) -> Value {
+pub(super) fn stage(stage: &Stage, run: &Snapshot, words: &Words) -> Value {
     json!({
         "code": clean::line(&stage.code, NAME),
         "name": telling_name(stage),
@@ -183,7 +242,7 @@ fn past(run: &Snapshot, words: &Words) -> Vec<Value> {
 }
 
 /// DataWorks' own words on why it went wrong or stopped: of the stage, else of the run.
-fn error(to: &Status, run: &Snapshot, stage: Option<&Stage>) -> Option<String> {
+pub(super) fn error(to: &Status, run: &Snapshot, stage: Option<&Stage>) -> Option<String> {
     if matches!(to, Status::Init | Status::Running | Status::Success) {
         return None;
     }
@@ -191,6 +250,6 @@ fn error(to: &Status, run: &Snapshot, stage: Option<&Stage>) -> Option<String> {
     [of_stage, run.message.as_str()].into_iter().map(|text| clean::block(text, ERROR)).find(|text| !text.is_empty())
 }
 
-fn millis_between(from: Timestamp, to: Timestamp) -> i64 {
+pub(super) fn millis_between(from: Timestamp, to: Timestamp) -> i64 {
     to.as_millisecond().saturating_sub(from.as_millisecond())
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::FOOTER;
-use crate::model::ChangeKind;
+use super::topic::KINDS;
 use crate::settings::{LOCALES, Problem};
 use crate::text::nearest;
 
@@ -25,6 +25,10 @@ pub(super) const BUILT_IN: &[(&str, &str)] = &[
     ("finished.zh-CN.hbs", include_str!("../../templates/finished.zh-CN.hbs")),
     ("lost.hbs", include_str!("../../templates/lost.hbs")),
     ("lost.zh-CN.hbs", include_str!("../../templates/lost.zh-CN.hbs")),
+    ("digest.hbs", include_str!("../../templates/digest.hbs")),
+    ("digest.zh-CN.hbs", include_str!("../../templates/digest.zh-CN.hbs")),
+    ("notice.hbs", include_str!("../../templates/notice.hbs")),
+    ("notice.zh-CN.hbs", include_str!("../../templates/notice.zh-CN.hbs")),
     ("footer.hbs", include_str!("../../templates/footer.hbs")),
     ("footer.zh-CN.hbs", include_str!("../../templates/footer.zh-CN.hbs")),
     ("release/finished.hbs", include_str!("../../templates/release/finished.hbs")),
@@ -35,7 +39,7 @@ pub(super) const BUILT_IN: &[(&str, &str)] = &[
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) set: Option<String>,
-    /// `started`, `stage`, `waiting`, `finished`, `lost` or `footer`.
+    /// A kind of message, or `footer`.
     pub(super) what: &'static str,
     pub(super) channel: Option<&'static str>,
     pub(super) locale: Option<&'static str>,
@@ -53,7 +57,7 @@ pub(super) struct File {
 
 /// The names a template can have before its first dot.
 pub(super) fn whats() -> impl Iterator<Item = &'static str> + Clone {
-    ChangeKind::NAMES.into_iter().chain([FOOTER])
+    KINDS.into_iter().chain([FOOTER])
 }
 
 impl Name {
@@ -225,7 +229,9 @@ mod tests {
         assert!(said("finished.slack.hbs").contains("slack-webhook"));
         assert!(said("finished.zh-CN.dingtalk.hbs").contains("order"));
         assert!(said("finished.html").contains("finished.hbs"));
-        assert!(said("completely-else.hbs").contains("started, stage, waiting, finished, lost, footer"));
+        assert!(
+            said("completely-else.hbs").contains("started, stage, waiting, finished, lost, digest, notice, footer")
+        );
     }
 
     #[test]

@@ -1,12 +1,15 @@
-//! Change + channel kind + locale -> message. Loads and checks every template at start, so that rendering can't
+//! Draft + channel kind + locale -> message. Loads and checks every template at start, so that rendering can't
 //! fail later for a reason that could have been known. `docs/templates.md` is the manual.
 
 mod check;
 mod clean;
+mod digest;
 mod engine;
 mod facts;
 mod files;
+mod notice;
 mod samples;
+mod topic;
 mod words;
 
 use std::path::PathBuf;
@@ -21,8 +24,9 @@ use self::check::Parsed;
 use self::engine::{Engine, Failure, Written};
 use self::facts::View;
 use self::files::File;
+use self::topic::{KINDS, Topic};
 use self::words::Words;
-use crate::model::{Change, ChangeKind, Content, Dialect, Draft, Message, Timestamp};
+use crate::model::{Change, ChangeKind, Content, Dialect, Draft, Message, RunId, Timestamp};
 use crate::settings::{LOCALES, Problem};
 
 /// The name of the one template that others include.
@@ -49,11 +53,21 @@ pub struct Reader<'a> {
     pub template: Option<&'a str>,
 }
 
-/// A message, and whether its template failed so that the plain compiled-in line stands for it.
+/// A message, and whether its template failed so that plain compiled-in lines stand for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     pub message: Message,
     pub fell_back: bool,
+}
+
+/// What a message may be about, to show what it looks like.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// `stage-fail`, `digest`, `catch-up`
+    pub name: String,
+    pub draft: Draft,
+    /// When it is sent.
+    pub now: Timestamp,
 }
 
 /// Every template, checked.
@@ -108,76 +122,108 @@ impl Renderer {
         (Renderer { dialects: dialects.to_vec(), shelves, sets }, loading.problems)
     }
 
-    /// The message for a draft. Can't fail: where a template does, that is logged, `fell_back` says so, and a plain line
-    /// with the facts takes its place. `now` dates what is late.
+    /// The message for a draft. Can't fail: where a template does, that is logged, `fell_back` says so, and plain lines
+    /// with the facts take its place. `now` dates what is late.
     pub fn render(&self, draft: &Draft, reader: &Reader<'_>, now: Timestamp) -> Rendered {
-        let change = match &draft.content {
-            Content::Change(change) => change,
-            Content::Digest { changes, .. } => changes.last().unwrap_or_else(|| todo!()),
-            Content::Notice(_) => todo!(),
-        };
-        let id = draft.id;
         let words = Words::of(reader.locale);
         // Zones come from a database that keeps what was looked up, so nothing is kept here.
         let zone = TimeZone::get(reader.timezone).unwrap_or(TimeZone::UTC);
-        let facts = facts::facts(change, &View { words, zone: &zone, now });
-        let written = self.write(change.kind.name(), facts, reader, words);
+        let view = View { words, zone: &zone, now };
+        let topic = Topic::of(draft);
+        let tail = draft.repeated.then(|| words.repetition(&draft.id));
+        let written = self.write(&topic, &view, reader, tail.as_deref());
         let fell_back = written.is_err();
         let written = written.unwrap_or_else(|said| {
             let (kind, template) = (reader.kind, reader.template.unwrap_or_default());
+            let run = draft.content.run().map(RunId::as_str).unwrap_or_default();
             tracing::error!(
-                run = %change.run.id, change = change.kind.name(), kind, locale = words.locale, template, said,
-                "a template failed; the plain line was sent instead"
+                run,
+                message = topic.what(),
+                kind,
+                locale = words.locale,
+                template,
+                said,
+                "a template failed; plain lines were sent instead"
             );
-            self.plain_line(change, reader.kind)
+            self.without_template(&topic, &view, reader.kind, tail.as_deref())
         });
+        let url = facts::url(topic.url());
         let message = Message {
-            id,
+            id: draft.id,
             title: written.title,
             body: written.body,
             plain: written.plain,
-            tone: change.tone(),
-            url: facts::url(&change.url),
-            url_label: words.open.to_owned(),
+            tone: topic.tone(),
+            url_label: if url.is_empty() { String::new() } else { words.open.to_owned() },
+            url,
             content: draft.content.clone(),
         };
         Rendered { message, fell_back }
     }
 
-    fn write(&self, what: &str, facts: Value, reader: &Reader<'_>, words: &Words) -> Result<Written, String> {
-        let here = |shelf: &&Shelf| shelf.kind == reader.kind && shelf.locale == words.locale;
+    /// By the template; of a digest with its texts as short as they have to be for all of it to find its place.
+    fn write(
+        &self,
+        topic: &Topic<'_>,
+        view: &View<'_>,
+        reader: &Reader<'_>,
+        tail: Option<&str>,
+    ) -> Result<Written, String> {
+        let here = |shelf: &&Shelf| shelf.kind == reader.kind && shelf.locale == view.words.locale;
         let of_set = |set: Option<&str>| self.shelves.iter().filter(here).find(|shelf| shelf.set.as_deref() == set);
         let shelf = of_set(reader.template).or_else(|| of_set(None)).ok_or("no such channel kind")?;
-        let context = Context::wraps(facts).map_err(|error| error.to_string())?;
-        shelf.engine.write(what, &context).map_err(|failure| failure.said)
+        let dialect = self.dialect(reader.kind).ok_or("no such channel kind")?;
+        for size in topic.sizes() {
+            let context = Context::wraps(topic.facts(view, *size)).map_err(|error| error.to_string())?;
+            let mut written = shelf.engine.write(topic.what(), &context).map_err(|failure| failure.said)?;
+            if let Some(tail) = tail {
+                written.end_with(tail, dialect);
+            }
+            if !topic.has_to_fit() || written.fits(dialect) {
+                return Ok(written);
+            }
+        }
+        Err("the message is too long for its platform, however short the texts in it".to_owned())
     }
 
-    /// The message when all else fails: no template, the contract's facts.
-    fn plain_line(&self, change: &Change, kind: &str) -> Written {
-        let title = match &change.kind {
-            ChangeKind::Started => "Run started".to_owned(),
-            ChangeKind::StageChanged { stage, from, to, .. } => {
-                format!("{stage} {} → {}", facts::status_text(from), facts::status_text(to))
+    /// The message when all else fails: the contract's facts.
+    fn without_template(&self, topic: &Topic<'_>, view: &View<'_>, kind: &str, tail: Option<&str>) -> Written {
+        let dialect = self.dialect(kind);
+        let mut written = Written::default();
+        for size in topic.sizes() {
+            let (title, body) = topic.plain(view, *size);
+            written = Written {
+                plain: format!("{title}\n{body}"),
+                title: dialect.map_or_else(|| inert(&title), |dialect| (dialect.escape_title)(&title)),
+                body: dialect.map_or_else(|| inert(&body), |dialect| (dialect.escape)(&body)),
+            };
+            if let (Some(tail), Some(dialect)) = (tail, dialect) {
+                written.end_with(tail, dialect);
             }
-            ChangeKind::Waiting { stage, .. } => format!("{stage} waits for someone to start it"),
-            ChangeKind::Finished { from, to, .. } => {
-                format!("Run {} → {}", facts::status_text(from), facts::status_text(to))
+            if dialect.is_none_or(|dialect| written.fits(dialect)) {
+                break;
             }
-            ChangeKind::Lost { .. } => "Run no longer found".to_owned(),
-        };
-        let title = clean::line(&format!("{} {title} · {}", change.tone().symbol(), change.run.title()), 200);
-        let body = clean::line(&format!("{} · {}", change.workspace.name, change.run.id.short()), 200);
-        let dialect = self.dialects.iter().find(|dialect| dialect.kind == kind);
-        Written {
-            plain: format!("{title}\n{body}"),
-            title: dialect.map_or_else(|| inert(&title), |dialect| (dialect.escape_title)(&title)),
-            body: dialect.map_or_else(|| inert(&body), |dialect| (dialect.escape)(&body)),
         }
+        written
+    }
+
+    fn dialect(&self, kind: &str) -> Option<&Dialect> {
+        self.dialects.iter().find(|dialect| dialect.kind == kind)
     }
 
     /// Realistic changes, one of every kind and of every status worth seeing; all happen at [`Renderer::samples_at`].
     pub fn samples() -> Vec<Change> {
         samples::full()
+    }
+
+    /// Every message worth seeing, by a name: each of [`Renderer::samples`] by itself, digests, notices, a repetition.
+    pub fn named_samples() -> Vec<Sample> {
+        samples::all()
+    }
+
+    /// The name of the template for it.
+    pub fn template_of(content: &Content) -> &'static str {
+        topic::what(content)
     }
 
     /// The moment of the samples: `now` for showing them as on time.
@@ -231,7 +277,7 @@ impl Loading {
     ) -> Engine {
         let mut engine = Engine::new(dialect);
         // The footer first: the others include it.
-        for what in std::iter::once(FOOTER).chain(ChangeKind::NAMES) {
+        for what in std::iter::once(FOOTER).chain(KINDS) {
             let mut broken = Vec::new();
             for candidate in self.ranked(what, set, dialect.kind, locale) {
                 let Some(parsed) = &candidate.parsed else { continue };
@@ -266,7 +312,7 @@ impl Loading {
 
 fn try_all(engine: &Engine, what: &str, contexts: &[(&'static str, Context)]) -> Result<(), Failure> {
     for (kind, context) in contexts {
-        if what == FOOTER {
+        if what == FOOTER && ChangeKind::NAMES.contains(kind) {
             engine.try_footer(context)?;
         } else if *kind == what {
             engine.write(what, context)?;
@@ -277,17 +323,25 @@ fn try_all(engine: &Engine, what: &str, contexts: &[(&'static str, Context)]) ->
 
 /// Every sample, full and minimal, as a template sees it.
 fn contexts(words: &Words) -> Vec<(&'static str, Context)> {
-    let view = View { words, zone: &TimeZone::UTC, now: samples::at() };
-    let context = |change: &Change| Some((change.kind.name(), Context::wraps(facts::facts(change, &view)).ok()?));
-    samples::full().iter().chain(&samples::minimal()).filter_map(context).collect()
+    let context = |sample: Sample| {
+        let view = View { words, zone: &TimeZone::UTC, now: sample.now };
+        let topic = Topic::of(&sample.draft);
+        let facts = topic.facts(&view, digest::SIZES.first().copied()?);
+        Some((topic.what(), Context::wraps(facts).ok()?))
+    };
+    samples::all().into_iter().chain(samples::least()).filter_map(context).collect()
 }
 
 /// Every variable with a value of its type.
 fn shape() -> Value {
-    // Late, so that this has a value too.
-    let late = samples::at().saturating_add(jiff::SignedDuration::from_hours(30)).unwrap_or(samples::at());
-    let view = View { words: Words::of(LOCALES[0]), zone: &TimeZone::UTC, now: late };
-    samples::full().iter().fold(Value::Null, |shape, change| united(shape, facts::facts(change, &view)))
+    let facts = |sample: Sample| {
+        // Late, so that this has a value too.
+        let late = sample.now.saturating_add(jiff::SignedDuration::from_hours(30)).unwrap_or(sample.now);
+        let view = View { words: Words::of(LOCALES[0]), zone: &TimeZone::UTC, now: late };
+        let facts = Topic::of(&sample.draft).facts(&view, digest::SIZES.first().copied()?);
+        serde_json::to_value(facts).ok()
+    };
+    samples::all().into_iter().filter_map(facts).fold(Value::Null, united)
 }
 
 fn united(one: Value, other: Value) -> Value {

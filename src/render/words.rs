@@ -2,8 +2,9 @@
 //! One struct for each locale, so that a word missing in one of them does not compile.
 
 use jiff::tz::TimeZone;
+use uuid::Uuid;
 
-use crate::model::{Status, Timestamp};
+use crate::model::{Status, Timestamp, Tone};
 
 /// The words of one locale.
 #[derive(Debug)]
@@ -18,6 +19,24 @@ pub(super) struct Words {
     fail: &'static str,
     termination: &'static str,
     cancel: &'static str,
+    /// What a change is called in a list: a run that began, a stage that waits for a person.
+    pub(super) started: &'static str,
+    pub(super) waits: &'static str,
+    /// Before the status of a run, to tell it from a stage's.
+    run: &'static str,
+    /// What a run is in a digest, where its status does not say it.
+    pub(super) waiting: &'static str,
+    pub(super) lost: &'static str,
+    pub(super) unclear: &'static str,
+    /// The same for runs that are counted together: those that stopped, those that go on.
+    stopped: &'static str,
+    in_progress: &'static str,
+    /// Before a duration that is the longest of several.
+    up_to: &'static str,
+    /// Between names, and what counts the names left out.
+    comma: &'static str,
+    more: (&'static str, &'static str),
+    repeated: &'static str,
     /// What DataWorks calls the type of a stage, and our word for it; types not listed are shown as they came.
     types: &'static [(&'static str, &'static str)],
     /// Units from days to seconds, with what stands before them.
@@ -34,6 +53,18 @@ const EN: Words = Words {
     fail: "failed",
     termination: "terminated",
     cancel: "cancelled",
+    started: "started",
+    waits: "waits for someone",
+    run: "run ",
+    waiting: "waiting",
+    lost: "no longer found",
+    unclear: "unclear",
+    stopped: "stopped",
+    in_progress: "in progress",
+    up_to: "up to ",
+    comma: ", ",
+    more: (" and ", " more"),
+    repeated: "may be a repetition",
     types: &[],
     units: [" d", " h", " min", " s"],
     no_time: "less than 1 s",
@@ -48,6 +79,18 @@ const ZH_CN: Words = Words {
     fail: "失败",
     termination: "终止",
     cancel: "取消",
+    started: "已开始",
+    waits: "等待人工执行",
+    run: "发布",
+    waiting: "等待人工执行",
+    lost: "已查不到",
+    unclear: "状态不明",
+    stopped: "已停止",
+    in_progress: "进行中",
+    up_to: "最多 ",
+    comma: "、",
+    more: ("，另有 ", " 个"),
+    repeated: "可能重复",
     types: &[("Deploy", "部署"), ("Check", "检查"), ("Offline", "下线"), ("Build", "构建"), ("Delete", "删除")],
     units: [" 天", " 小时", " 分钟", " 秒"],
     no_time: "不到 1 秒",
@@ -82,6 +125,43 @@ impl Words {
         }
     }
 
+    /// The end of a run, in a list beside changes of its stages: `run failed`.
+    pub(super) fn run_ended(&self, status: &str) -> String {
+        format!("{}{status}", self.run)
+    }
+
+    /// What runs that feel alike have in common, to count them by.
+    pub(super) fn tone(&self, tone: Tone) -> &'static str {
+        match tone {
+            Tone::Bad => self.fail,
+            Tone::Waiting => self.waiting,
+            Tone::Stopped => self.stopped,
+            Tone::Unknown => self.unclear,
+            Tone::Good => self.success.1,
+            Tone::Progress => self.in_progress,
+        }
+    }
+
+    pub(super) fn up_to(&self, duration: &str) -> String {
+        format!("{}{duration}", self.up_to)
+    }
+
+    /// The first `most` of these names, and how many more there are.
+    pub(super) fn names(&self, names: &[String], most: usize) -> String {
+        let shown: Vec<&str> = names.iter().take(most).map(String::as_str).collect();
+        let shown = shown.join(self.comma);
+        match names.len().saturating_sub(most) {
+            0 => shown,
+            left => format!("{shown}{}{left}{}", self.more.0, self.more.1),
+        }
+    }
+
+    /// The last line of a message that may have come before.
+    pub(super) fn repetition(&self, id: &Uuid) -> String {
+        let id: String = id.to_string().chars().take(8).collect();
+        format!("↻ {} · #{id}", self.repeated)
+    }
+
     pub(super) fn stage_type<'a>(&self, raw: &'a str) -> &'a str {
         self.types.iter().find(|(name, _)| name.eq_ignore_ascii_case(raw)).map_or(raw, |(_, word)| word)
     }
@@ -112,6 +192,25 @@ pub(super) fn moment(at: Timestamp, zone: &TimeZone, now: Timestamp) -> String {
     let same_day = there.date() == now.to_zoned_datetime(zone.clone()).date();
     let format = if same_day { "%H:%M %Z" } else { "%Y-%m-%d %H:%M %Z" };
     there.strftime(format).to_string()
+}
+
+/// The same for lists, which name the zone once: `16:05`, `11-23 16:05`. With its zone all the same where the clocks
+/// were set to another one then.
+pub(super) fn brief(at: Timestamp, zone: &TimeZone, now: Timestamp) -> String {
+    let there = at.to_zoned_datetime(zone.clone());
+    let today = now.to_zoned_datetime(zone.clone());
+    let day = match (there.date() == today.date(), there.year() == today.year()) {
+        (true, _) => "",
+        (false, true) => "%m-%d ",
+        (false, false) => "%Y-%m-%d ",
+    };
+    let zone = if there.offset() == today.offset() { "" } else { " %Z" };
+    there.strftime(&format!("{day}%H:%M{zone}")).to_string()
+}
+
+/// What the zone is called now: `CST`.
+pub(super) fn abbreviation(zone: &TimeZone, now: Timestamp) -> String {
+    now.to_zoned_datetime(zone.clone()).strftime("%Z").to_string()
 }
 
 #[cfg(test)]
@@ -152,5 +251,26 @@ mod tests {
         let later: Timestamp = "2026-11-24T16:00:00Z".parse().unwrap();
         assert_eq!(moment(at, &zone, later), "2026-11-24 16:05 CST", "midnight has passed in Shanghai");
         assert_eq!(moment(at, &TimeZone::UTC, later), "08:05 UTC");
+    }
+
+    #[test]
+    fn a_moment_in_a_list_is_as_short_as_it_can_be() {
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let now: Timestamp = "2026-10-25T12:00:00Z".parse().unwrap();
+        let said = |at: &str| brief(at.parse().unwrap(), &berlin, now);
+        assert_eq!(said("2026-10-25T08:05:00Z"), "09:05");
+        assert_eq!(said("2026-10-25T00:30:00Z"), "02:30 CEST", "the hour that came twice that night");
+        assert_eq!(said("2026-10-25T01:30:00Z"), "02:30");
+        assert_eq!(said("2026-11-01T08:05:00Z"), "11-01 09:05");
+        assert_eq!(said("2025-12-31T08:05:00Z"), "2025-12-31 09:05");
+        assert_eq!(abbreviation(&berlin, now), "CET");
+    }
+
+    #[test]
+    fn many_names_are_counted() {
+        let names: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+        assert_eq!(EN.names(&names, 3), "a, b, c");
+        assert_eq!(EN.names(&names, 1), "a and 2 more");
+        assert_eq!(ZH_CN.names(&names, 2), "a、b，另有 1 个");
     }
 }

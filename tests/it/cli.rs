@@ -339,6 +339,9 @@ fn a_message_shows_as_each_channel_would_post_it_without_any_configuration() {
         &["render", "stage-fail", "--channel", "slack-webhook", "--json"],
         &["render", "stage-fail", "--channel", "dingtalk", "--json"],
         &["render", "stage-fail", "--json"],
+        &["render", "digest", "--channel", "discord"],
+        &["render", "catch-up"],
+        &["render", "notice"],
     ] {
         let ran = callboard(folder.path(), args);
         assert_eq!((ran.status, ran.err.as_str()), (Some(0), ""), "{args:?}");

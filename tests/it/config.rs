@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use callboard::channels::webhook;
 use callboard::config::{self, Config, Invalid};
-use callboard::model::{Change, ChangeKind, Content, Destination, Scope, Selector, Status, Timestamp};
+use callboard::model::{
+    Change, ChangeKind, Content, Destination, Folding, Notice, NoticeKind, Scope, Selector, Status, Timestamp,
+};
 use callboard::render::Renderer;
 use callboard::settings::Secret;
 use proptest::prelude::*;
@@ -217,18 +219,24 @@ fn the_committed_schema_of_the_webhook_is_current_and_every_body_fits_it() {
     let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
     expect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/webhook.schema.json"), &text);
     let mut told = BTreeSet::new();
-    for sample in Renderer::samples() {
-        let body: Value = serde_json::from_slice(&webhook::body(&Content::Change(sample.clone()))).unwrap();
+    let changes = Renderer::samples();
+    let digest = Content::Digest { changes: changes.clone(), why: Folding::Late };
+    let contents = changes.into_iter().map(Content::Change).chain([digest]).chain(notices().map(Content::Notice));
+    for content in contents {
+        let body: Value = serde_json::from_slice(&webhook::body(&content)).unwrap();
         let misfits = misfits(&schema, &schema, &body, "");
-        assert!(misfits.is_empty(), "{}: {misfits:?}\n{body:#}", sample.kind.event_type());
+        assert!(misfits.is_empty(), "{}: {misfits:?}\n{body:#}", content.event_type());
         told.insert(body["type"].as_str().unwrap().to_owned());
         for field in body["data"].as_object().unwrap().keys() {
             told.insert(format!("data.{field}"));
         }
     }
-    let options = schema["properties"]["type"]["enum"].as_array().unwrap();
-    let data = schema["$defs"]["Data"]["properties"].as_object().unwrap().keys().map(|field| format!("data.{field}"));
-    let documented: BTreeSet<String> = options.iter().map(|one| one.as_str().unwrap().to_owned()).chain(data).collect();
+    let mut documented = BTreeSet::new();
+    let within = |node: &Value| schema.pointer(&node["$ref"].as_str().unwrap()[1..]).unwrap()["properties"].clone();
+    for form in schema["anyOf"].as_array().unwrap().iter().map(within) {
+        documented.extend(form["type"]["enum"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()));
+        documented.extend(within(&form["data"]).as_object().unwrap().keys().map(|field| format!("data.{field}")));
+    }
     assert_eq!(told, documented, "what the samples hold and what the schema says must be the same");
 
     let mut wrong: Value =
@@ -241,11 +249,30 @@ fn the_committed_schema_of_the_webhook_is_current_and_every_body_fits_it() {
     assert_eq!(misfits(&schema, &schema, &wrong, "").len(), 5, "the comparison itself sees nothing");
 }
 
-/// Where `value` does not fit the schema `node`, as far as types, enumerations and names of fields tell. A field that
-/// the schema does not name is a misfit.
+/// One of each.
+fn notices() -> impl Iterator<Item = Notice> {
+    let at = Renderer::samples_at();
+    let (destination, surface) = (Destination::Channel("ops".to_owned()), "discord".to_owned());
+    let (workspaces, reason) = (vec!["warehouse".to_owned()], "it no longer exists".to_owned());
+    let kinds = [
+        NoticeKind::DestinationDead { destination: destination.clone(), reason: reason.clone() },
+        NoticeKind::DestinationBack { destination, since: at },
+        NoticeKind::BotDenied { surface: surface.clone(), reason: reason.clone() },
+        NoticeKind::BotBack { surface, since: at },
+        NoticeKind::SourceDenied { workspaces: workspaces.clone(), reason },
+        NoticeKind::SourceBack { workspaces, since: at },
+    ];
+    kinds.into_iter().map(move |kind| Notice { at, kind })
+}
+
+/// Where `value` does not fit the schema `node`, as far as types, enumerations and names of fields tell: of several
+/// forms, the nearest. A field that the schema does not name is a misfit.
 fn misfits(root: &Value, node: &Value, value: &Value, path: &str) -> Vec<String> {
     if let Some(reference) = node["$ref"].as_str() {
         return misfits(root, root.pointer(&reference[1..]).unwrap(), value, path);
+    }
+    if let Some(forms) = node["anyOf"].as_array() {
+        return forms.iter().map(|form| misfits(root, form, value, path)).min_by_key(Vec::len).unwrap();
     }
     let kind = match value {
         Value::Null => "null",

@@ -17,6 +17,8 @@ mod model;
 mod pages;
 mod process;
 mod races;
+mod results;
+mod simulation;
 mod sink;
 mod store_contract;
 mod store_file;

@@ -12,6 +12,7 @@ use callboard::model::{
     Claimed, Delivery, DeliveryState, Destination, Folding, MOST_COUNTED, MOST_FOLDED, News, Outcome, Place, Plan,
     Queue, RunId, RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
 };
+use callboard::planted::{Bug, is_planted};
 use callboard::store::{
     Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Ledger, Loaded, Next, Overview, PlaceRow, Policy, Poll,
     Recorded, Room, Settlement, Store, StoreError, Subscribed, Told, WorkspaceState,
@@ -81,6 +82,11 @@ impl MemoryStore {
         *self.recovered.lock().unwrap() = recovered;
     }
 
+    /// The truth as it is, for whoever checks it.
+    pub fn look<T>(&self, at: impl FnOnce(&Truth) -> T) -> T {
+        at(&self.lock())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Truth> {
         self.truth.lock().unwrap()
     }
@@ -127,6 +133,12 @@ impl Store for MemoryStore {
     }
     async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError> {
         self.verb("claim", |truth| Ok(truth.claim(now, room, policy.as_ref())))
+    }
+    async fn release(&self, under_way: &[Uuid]) -> Result<(), StoreError> {
+        self.verb("release", |truth| {
+            truth.release(under_way);
+            Ok(())
+        })
     }
     async fn settle(&self, settlement: &Settlement, policy: &Arc<dyn Policy>) -> Result<(), StoreError> {
         self.verb("settle", |truth| {
@@ -190,35 +202,35 @@ fn ms(at: Timestamp) -> Timestamp {
 }
 
 #[derive(Clone, Default)]
-struct Truth {
-    workspaces: BTreeMap<WorkspaceKey, WorkspaceState>,
-    runs: BTreeMap<(WorkspaceKey, RunId), RunState>,
-    subscriptions: BTreeMap<String, Subscription>,
+pub struct Truth {
+    pub workspaces: BTreeMap<WorkspaceKey, WorkspaceState>,
+    pub runs: BTreeMap<(WorkspaceKey, RunId), RunState>,
+    pub subscriptions: BTreeMap<String, Subscription>,
     /// By workspace, run and sequence. Notices have no workspace, and their subject in the run's place.
-    changes: BTreeMap<(String, String, i64), Kept>,
-    changes_recorded: u64,
+    pub changes: BTreeMap<(String, String, i64), Kept>,
+    pub changes_recorded: u64,
     /// In order of recording.
-    rows: BTreeMap<u64, Row>,
-    rows_recorded: u64,
+    pub rows: BTreeMap<u64, Row>,
+    pub rows_recorded: u64,
     /// The numbers of all open rows, and of some that have ended since the last claim.
-    open: BTreeSet<u64>,
-    places: BTreeMap<String, Place>,
+    pub open: BTreeSet<u64>,
+    pub places: BTreeMap<String, Place>,
     /// All that was ever owed, and what became of what was deleted since.
-    deleted: Ledger,
-    merged: u64,
+    pub deleted: Ledger,
+    pub merged: u64,
     /// Of all processes.
-    writes: u64,
+    pub writes: u64,
 }
 
 #[derive(Clone)]
-struct Kept {
-    news: Arc<News>,
-    recorded: u64,
+pub struct Kept {
+    pub news: Arc<News>,
+    pub recorded: u64,
 }
 
 /// Which message id the next attempt has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum MessageId {
+pub enum MessageId {
     OfDelivery,
     Other(Uuid),
     /// Its words have changed since the last attempt.
@@ -226,31 +238,31 @@ enum MessageId {
 }
 
 #[derive(Clone)]
-struct Row {
-    id: Uuid,
-    to: Destination,
-    template: Option<String>,
-    key: (String, String, i64),
-    news: Arc<News>,
-    subscriptions: Vec<String>,
-    urgent: bool,
-    missed: bool,
-    state: DeliveryState,
-    attempts: Vec<Attempt>,
-    next_at: Timestamp,
-    created_at: Timestamp,
-    settled_at: Option<Timestamp>,
-    reason: Option<String>,
-    unknown_since: Option<Timestamp>,
+pub struct Row {
+    pub id: Uuid,
+    pub to: Destination,
+    pub template: Option<String>,
+    pub key: (String, String, i64),
+    pub news: Arc<News>,
+    pub subscriptions: Vec<String>,
+    pub urgent: bool,
+    pub missed: bool,
+    pub state: DeliveryState,
+    pub attempts: Vec<Attempt>,
+    pub next_at: Timestamp,
+    pub created_at: Timestamp,
+    pub settled_at: Option<Timestamp>,
+    pub reason: Option<String>,
+    pub unknown_since: Option<Timestamp>,
     /// The row whose message tells it too.
-    carrier: Option<u64>,
-    folding: Option<Folding>,
-    message_id: MessageId,
-    alone: bool,
+    pub carrier: Option<u64>,
+    pub folding: Option<Folding>,
+    pub message_id: MessageId,
+    pub alone: bool,
 }
 
 impl Row {
-    fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         matches!(self.state, DeliveryState::Pending | DeliveryState::InFlight | DeliveryState::Unknown)
     }
 
@@ -316,7 +328,11 @@ impl Truth {
         let run = state.map(|state| {
             let (Scope::Run { workspace, .. } | Scope::Workspace { workspace }) = &new.scope;
             let key = (workspace.clone(), state.snapshot.id.clone());
-            let kept = self.runs.entry(key).and_modify(|kept| kept.version += 1).or_insert_with(|| state.clone());
+            let kept = self
+                .runs
+                .entry(key)
+                .and_modify(|kept| kept.version += i64::from(!is_planted(Bug::SubscribeUnseen)))
+                .or_insert_with(|| state.clone());
             Box::new(kept.clone())
         });
         Ok(Subscribed::New { run })
@@ -395,7 +411,7 @@ impl Truth {
         }
         let others = u64::try_from(row.subscriptions.len().saturating_sub(1)).unwrap();
         self.deleted.owed += 1 + others;
-        self.merged += others;
+        self.merged += if is_planted(Bug::LedgerForgets) { 0 } else { others };
         self.rows_recorded += 1;
         self.rows.insert(self.rows_recorded, row);
         self.open.insert(self.rows_recorded);
@@ -410,7 +426,7 @@ impl Truth {
             News::Notice(notice) => !notice.kind.is_end(),
             News::Change(_) => false,
         });
-        if in_trouble != notice.kind.is_end() {
+        if in_trouble != notice.kind.is_end() && !(is_planted(Bug::NoticeEachTime) && !notice.kind.is_end()) {
             return false;
         }
         let key = (String::new(), subject, last.map_or(0, |((_, _, sequence), _)| *sequence) + 1);
@@ -491,8 +507,8 @@ impl Truth {
 
     fn is_foldable(&self, number: u64) -> bool {
         let row = &self.rows[&number];
-        row.state == DeliveryState::Pending
-            && row.unknown_since.is_none()
+        (row.state == DeliveryState::Pending || row.state == DeliveryState::Unknown && is_planted(Bug::UnknownIsFolded))
+            && (row.unknown_since.is_none() || is_planted(Bug::UnknownIsFolded))
             && !row.alone
             && row.carrier.is_none()
             && !row.key.0.is_empty()
@@ -524,12 +540,14 @@ impl Truth {
         for (number, row) in self.open_rows() {
             let (workspace, run) = row.queue();
             let (head, progress) = queues.entry((&row.to, workspace, run)).or_insert(((row.key.2, number), true));
-            *head = (*head).min((row.key.2, number));
+            *head =
+                if is_planted(Bug::ClaimsBehindHead) { (row.key.2, number) } else { (*head).min((row.key.2, number)) };
             *progress &= !row.urgent;
         }
         let mut heads: BTreeMap<String, Vec<(u64, bool)>> = BTreeMap::new();
         for ((to, _, _), ((_, number), progress)) in queues {
             let row = &self.rows[&number];
+            let progress = progress != is_planted(Bug::ProgressFirst);
             if row.carrier.is_none() && row.state != DeliveryState::InFlight {
                 heads.entry(to.to_string()).or_default().push((number, progress));
             }
@@ -553,7 +571,7 @@ impl Truth {
             .collect();
         let mut turns = Vec::new();
         for (name, heads) in self.heads() {
-            if busy.contains(&name) {
+            if busy.contains(&name) && !is_planted(Bug::TwoAtATime) {
                 continue;
             }
             let to = Destination::from(name.clone());
@@ -626,7 +644,8 @@ impl Truth {
             }
             Plan::Single => (kept, Vec::new()),
             Plan::CatchUp { rows } => {
-                if head.unknown_since.is_some() || head.key.0.is_empty() || !bound.is_empty() {
+                let unknown = head.unknown_since.is_some() && !is_planted(Bug::UnknownIsFolded);
+                if unknown || head.key.0.is_empty() || !bound.is_empty() {
                     (head.folding, Vec::new())
                 } else {
                     (Some(Folding::Late), run.into_iter().skip(1).take(rows.saturating_sub(1)).collect())
@@ -673,7 +692,9 @@ impl Truth {
         let attempt = row.attempt() + 1;
         let begun = Attempt { attempt, started_at: ms(now), ended_at: None, outcome: None, reason: None };
         row.attempts.push(begun);
-        row.state = DeliveryState::InFlight;
+        if !is_planted(Bug::ClaimForgets) {
+            row.state = DeliveryState::InFlight;
+        }
         row.folding = folding;
         let lead = row.delivery();
         let message_id = match row.message_id {
@@ -725,6 +746,28 @@ impl Truth {
         }
     }
 
+    fn release(&mut self, under_way: &[Uuid]) {
+        let numbers: Vec<u64> = self.rows.keys().copied().collect();
+        for number in numbers {
+            let orphaned = self.rows[&number].state == DeliveryState::Superseded && !self.bound_to(number).is_empty();
+            let row = self.rows.get_mut(&number).unwrap();
+            if (row.state != DeliveryState::InFlight && !orphaned) || under_way.contains(&row.id) {
+                continue;
+            }
+            let Some(begun) = row.attempts.last_mut() else { continue };
+            begun.ended_at = Some(begun.started_at);
+            begun.outcome = Some("retry".to_owned());
+            begun.reason = Some("the store did not say that it was claimed".to_owned());
+            self.writes += 1;
+            if orphaned {
+                self.free(number, None);
+            } else {
+                row.state = if row.unknown_since.is_some() { DeliveryState::Unknown } else { DeliveryState::Pending };
+                row.reason.clone_from(&begun.reason);
+            }
+        }
+    }
+
     fn number_of(&self, id: Uuid) -> Option<u64> {
         self.rows.iter().find(|(_, row)| row.id == id).map(|(number, _)| *number)
     }
@@ -773,7 +816,7 @@ impl Truth {
             }
             Next::Rejected => {
                 let freed = self.free(number, None);
-                if freed.is_empty() {
+                if freed.is_empty() || is_planted(Bug::RefusedDigestLost) {
                     return self.die(number, ended_at, reason.unwrap_or_default());
                 }
                 for number in freed.into_iter().chain([number]) {
@@ -862,6 +905,9 @@ impl Truth {
     fn recover(&mut self) -> Vec<(Destination, u64)> {
         const CRASHED: &str = "the process ended while sending";
         let mut recovered: BTreeMap<String, u64> = BTreeMap::new();
+        if is_planted(Bug::PlacesForgotten) {
+            self.places.clear();
+        }
         let numbers: Vec<u64> = self.rows.keys().copied().collect();
         for number in numbers {
             let orphaned = self.rows[&number].state == DeliveryState::Superseded && !self.bound_to(number).is_empty();
@@ -877,6 +923,11 @@ impl Truth {
                 self.free(number, Some(since));
             } else {
                 row.state = DeliveryState::Unknown;
+                if is_planted(Bug::DeathIsForgotten) {
+                    row.state = DeliveryState::Pending;
+                    row.attempts.last_mut().unwrap().outcome = Some("retry".to_owned());
+                    continue;
+                }
                 row.reason = Some(CRASHED.to_owned());
                 row.unknown_since.get_or_insert(since);
                 *recovered.entry(row.to.to_string()).or_default() += 1;

@@ -4,8 +4,12 @@
 
 use std::path::Path;
 
-use callboard::model::{Change, ChangeKind, Content, Dialect, Draft, Message, Status, Timestamp};
-use callboard::render::{Reader, Rendered, Renderer, Settings};
+use callboard::channels;
+use callboard::model::{
+    Change, ChangeKind, Content, Dialect, Draft, Folding, MOST_FOLDED, Message, Notice, NoticeKind, Status, Timestamp,
+    Tone,
+};
+use callboard::render::{Reader, Rendered, Renderer, Sample, Settings};
 use callboard::settings::{LOCALES, Problem};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -39,6 +43,8 @@ const DISCORD: Dialect = Dialect {
     escape_title: discord,
     bold: |text| format!("**{text}**"),
     link: |label, url| format!("[{label}]({url})"),
+    limit: 4096,
+    measure: char::len_utf16,
 };
 const SLACK: Dialect = Dialect {
     kind: "slack-webhook",
@@ -46,6 +52,8 @@ const SLACK: Dialect = Dialect {
     escape_title: same,
     bold: |text| format!("*{text}*"),
     link: |label, url| format!("<{url}|{label}>"),
+    limit: 3000,
+    measure: char::len_utf16,
 };
 const DINGTALK: Dialect = Dialect {
     kind: "dingtalk",
@@ -53,6 +61,8 @@ const DINGTALK: Dialect = Dialect {
     escape_title: dingtalk,
     bold: |text| format!("**{text}**"),
     link: |label, url| format!("[{label}]({url})"),
+    limit: 10_000,
+    measure: char::len_utf8,
 };
 const CONSOLE: Dialect = Dialect {
     kind: "console",
@@ -60,6 +70,8 @@ const CONSOLE: Dialect = Dialect {
     escape_title: same,
     bold: same,
     link: |label, url| format!("{label} ({url})"),
+    limit: usize::MAX,
+    measure: |_| 1,
 };
 const DIALECTS: [Dialect; 4] = [DISCORD, SLACK, DINGTALK, CONSOLE];
 
@@ -77,7 +89,11 @@ fn reader<'a>(kind: &'a str, locale: &'a str) -> Reader<'a> {
 }
 
 fn rendered(renderer: &Renderer, change: &Change, reader: &Reader<'_>) -> Rendered {
-    renderer.render(&Draft::of(Uuid::nil(), Content::Change(change.clone())), reader, Renderer::samples_at())
+    renderer.render(&draft(change), reader, Renderer::samples_at())
+}
+
+fn draft(change: &Change) -> Draft {
+    Draft::of(Uuid::nil(), Content::Change(change.clone()))
 }
 
 fn message(renderer: &Renderer, change: &Change, reader: &Reader<'_>) -> Message {
@@ -103,8 +119,11 @@ fn every_message_as_it_is_read() {
     for dialect in DIALECTS {
         for locale in LOCALES {
             let mut page = String::new();
-            for change in Renderer::samples() {
-                let message = message(built_in(), &change, &reader(dialect.kind, locale));
+            for Sample { name, draft, now } in Renderer::named_samples() {
+                let rendered = built_in().render(&draft, &reader(dialect.kind, locale), now);
+                assert!(!rendered.fell_back, "{name} renders for {} {locale}", dialect.kind);
+                let message = rendered.message;
+                assert!(message.body.len() < 1500, "{name} is read on a phone: {}", message.body);
                 page.push_str(&format!("{}\n{}\n\n", message.title, message.body));
             }
             insta::assert_snapshot!(format!("{}.{locale}", dialect.kind), page);
@@ -163,8 +182,7 @@ fn a_message_names_run_stage_status_and_reason() {
 #[test]
 fn a_late_message_says_so_and_names_the_day() {
     let change = stage_sample(&Status::Success);
-    let draft = Draft::of(Uuid::nil(), Content::Change(change));
-    let at = |now, locale| built_in().render(&draft, &reader("console", locale), now).message.body;
+    let at = |now, locale| built_in().render(&draft(&change), &reader("console", locale), now).message.body;
     assert!(at(later(2), "en").ends_with("· 16:05 CST"), "two minutes are nothing to speak of");
     assert!(at(later(12), "en").ends_with("· 16:05 CST · sent 12 min late"));
     assert!(at(later(60 * 24), "zh-CN").ends_with("· 2026-11-24 16:05 CST · 延迟 1 天送达"));
@@ -260,14 +278,283 @@ fn poisoned(mut change: Change, texts: &[String; 6]) -> Change {
 
 #[test]
 fn chinese_readers_read_chinese() {
-    for change in Renderer::samples() {
-        let text = message(built_in(), &change, &reader("console", "zh-CN")).plain;
-        for english in
-            ["stage ", "after", "Next", "by ", "waiting", "waits", "passed", "failed", " min", "Run ", "late"]
+    for Sample { name, mut draft, now } in Renderer::named_samples() {
+        // Why something is refused is said by whoever refuses it.
+        if let Content::Notice(Notice {
+            kind:
+                NoticeKind::DestinationDead { reason, .. }
+                | NoticeKind::BotDenied { reason, .. }
+                | NoticeKind::SourceDenied { reason, .. },
+            ..
+        }) = &mut draft.content
         {
-            assert!(!text.contains(english), "{english:?} was left untranslated: {text}");
+            reason.clear();
+        }
+        let text = built_in().render(&draft, &reader("console", "zh-CN"), now).message.plain;
+        for english in [
+            "stage ",
+            "after",
+            "Next",
+            "by ",
+            "waiting",
+            "waits",
+            "passed",
+            "failed",
+            " min",
+            "Run ",
+            "late",
+            "issed",
+            "up to",
+            "repetition",
+            "since",
+            "times",
+            " is ",
+            "the ",
+        ] {
+            assert!(!text.contains(english), "{english:?} was left untranslated in {name}: {text}");
         }
     }
+}
+
+// ------------------------------------------------------------------------------------- digests, notices, repetitions
+
+fn named(name: &str) -> Draft {
+    Renderer::named_samples().into_iter().find(|sample| sample.name == name).expect("there is such a sample").draft
+}
+
+fn read(draft: &Draft, locale: &str, now: Timestamp) -> Message {
+    let rendered = built_in().render(draft, &reader("console", locale), now);
+    assert!(!rendered.fell_back);
+    rendered.message
+}
+
+/// The changes of a sample, for another reason or of fewer runs.
+fn changes(name: &str) -> Vec<Change> {
+    match named(name).content {
+        Content::Digest { changes, .. } => changes,
+        other => panic!("{name} is no digest: {other:?}"),
+    }
+}
+
+#[test]
+fn a_digest_begins_with_who_needs_somebody_and_names_everything() {
+    let message = read(&named("digest"), "en", later(0));
+    assert_eq!(message.tone, Tone::Bad, "as bad as the worst run");
+    let order: Vec<usize> =
+        ["7b1e04c2", "91c0aa17", "03ffab10"].iter().map(|id| message.body.find(id).unwrap()).collect();
+    assert!(order.is_sorted(), "failed, waiting, the others: {}", message.body);
+    let waiting: Vec<Change> =
+        changes("digest").into_iter().filter(|change| change.run.status != Status::Fail).collect();
+    let waiting: Vec<Change> = waiting.into_iter().filter(|change| change.run.id.short() != "7b1e04c2").collect();
+    let draft = Draft::of(Uuid::nil(), Content::Digest { changes: waiting, why: Folding::Rate });
+    let message = read(&draft, "en", later(0));
+    assert_eq!(
+        (message.tone, message.title.as_str()),
+        (Tone::Waiting, "⏸️ 2 runs: 1 waiting, 1 in progress · 3 changes")
+    );
+}
+
+#[test]
+fn what_is_late_never_reads_like_news() {
+    for (name, locale, present, late) in [
+        ("catch-up", "en", "Now: failed", "sent up to 6 h 1 min late"),
+        ("catch-up", "zh-CN", "当前：失败", "延迟 最多 6 小时 1 分钟送达"),
+        ("catch-up-one", "en", "Last seen: waiting", "sent 1 h 1 min late"),
+        ("catch-up-runs", "en", "Caught up", "sent up to 17 h 1 min late"),
+        ("catch-up-runs", "zh-CN", "补发", "延迟 最多 17 小时 1 分钟送达"),
+    ] {
+        let message = read(&named(name), locale, later(0));
+        assert!(message.title.contains(present), "{name} {locale}: {}", message.title);
+        assert!(message.body.contains(late), "{name} {locale}: {}", message.body);
+    }
+    let unseen = read(&named("catch-up-unseen"), "en", later(0)).body;
+    assert!(unseen.contains("between 10:05 and 16:05 CST"), "nobody knows when: {unseen}");
+    let runs = read(&named("catch-up-runs"), "en", later(0)).body;
+    assert!(runs.contains("last seen running: started 11-23 23:04"), "it may have gone on: {runs}");
+}
+
+#[test]
+fn a_catch_up_says_where_the_run_stands_now_not_where_its_last_change_left_it() {
+    let missed: Vec<Change> = changes("catch-up").into_iter().take(1).collect();
+    let mut present = missed[0].run.clone();
+    let draft = |present| Draft {
+        present,
+        ..Draft::of(Uuid::nil(), Content::Digest { changes: missed.clone(), why: Folding::Late })
+    };
+    let title = |present| read(&draft(present), "en", later(0)).title;
+    assert_eq!(title(None), "▶️ Last seen: running at PROD · orders_daily v12");
+    assert_eq!(title(Some(present.clone())), "▶️ Now: running at PROD · orders_daily v12");
+    present.status = Status::Success;
+    assert_eq!(title(Some(present.clone())), "✅ Now: succeeded · orders_daily v12");
+    present.status = Status::Cancel;
+    assert_eq!(title(Some(present)), "⏹️ Now: cancelled at PROD · orders_daily v12");
+}
+
+#[test]
+fn changes_in_two_hours_that_the_clock_shows_twice_are_told_apart() {
+    let mut changes = changes("catch-up");
+    for (change, at) in changes.iter_mut().zip(["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-24T09:00:00Z"])
+    {
+        change.at = at.parse().unwrap();
+    }
+    let draft = Draft::of(Uuid::nil(), Content::Digest { changes, why: Folding::Late });
+    let reader = Reader { timezone: "Europe/Berlin", ..reader("console", "en") };
+    let body = built_in().render(&draft, &reader, "2026-10-25T08:00:00Z".parse().unwrap()).message.body;
+    for line in ["\n02:30 CEST PROD_CHECK passed\n", "\n02:30 PROD failed\n", "\n10-24 11:00 CEST run failed\n"] {
+        assert!(body.contains(line), "{line:?} is not in {body}");
+    }
+}
+
+#[test]
+fn what_may_be_a_repetition_says_so_at_its_end_whoever_wrote_the_template() {
+    let folder = folder(&[("stage.hbs", "mine\n\nmy words"), ("digest.hbs", "mine\n\n{{len runs}}")]);
+    let (renderer, problems) = load(folder.path());
+    assert_eq!(problems, []);
+    for (locale, said) in [("en", "↻ may be a repetition · #01935d2c"), ("zh-CN", "↻ 可能重复 · #01935d2c")] {
+        for Sample { name, draft, now } in Renderer::named_samples() {
+            let draft = Draft { repeated: true, ..draft };
+            for renderer in [built_in(), &renderer] {
+                let message = renderer.render(&draft, &reader("discord-webhook", locale), now).message;
+                assert!(message.body.ends_with(&format!("\n{}", discord(said))), "{name}: {}", message.body);
+                assert!(message.plain.ends_with(&format!("\n{said}")), "{name}: {}", message.plain);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_notice_says_what_to_do_and_has_nothing_to_open() {
+    for locale in LOCALES {
+        let message = read(&named("notice-destination-dead"), locale, later(0));
+        assert!(message.plain.contains("callboard deliveries retry --to ops"), "{}", message.plain);
+        assert_eq!((message.tone, message.url.as_str(), message.url_label.as_str()), (Tone::Bad, "", ""));
+        let message = read(&named("notice-source-back"), locale, later(0));
+        assert!(message.plain.contains("warehouse") && message.plain.contains("09:10 CST"), "{}", message.plain);
+        assert_eq!(message.tone, Tone::Good);
+    }
+}
+
+#[test]
+fn the_release_set_says_the_rest_like_everybody() {
+    let of_set = Reader { template: Some("release"), ..reader("console", "en") };
+    for name in ["digest", "catch-up", "notice-bot-denied"] {
+        let ours = built_in().render(&named(name), &of_set, later(0));
+        assert_eq!(ours, built_in().render(&named(name), &reader("console", "en"), later(0)), "{name}");
+    }
+}
+
+/// As many changes as one message tells, of runs that everybody in the world may name.
+fn crowd(samples: &[Change], texts: &[String; 6], runs: usize, why: Folding, unseen: bool) -> Draft {
+    let mut changes = Vec::new();
+    for (n, sample) in samples.iter().cycle().take(MOST_FOLDED).enumerate() {
+        let mut texts = texts.clone();
+        // Codes of a run differ.
+        texts[4] = format!("C{n:02}{}", texts[4]);
+        let mut change = poisoned(sample.clone(), &texts);
+        let run = n % runs;
+        change.run.id = format!("__{run:02}****-20ec-4a7c").parse().unwrap();
+        change.workspace.project_id = i64::try_from(run).unwrap();
+        change.at = later(-60 * 24 * 400 - i64::try_from(n).unwrap());
+        change.unseen_since = unseen.then(|| later(-60 * 24 * 800));
+        changes.push(change);
+    }
+    changes.sort_by_key(|change| change.run.id.clone());
+    Draft { repeated: true, ..Draft::of(Uuid::nil(), Content::Digest { changes, why }) }
+}
+
+/// Every platform shows all of a digest: each run, each change, each time, and the last line.
+fn arrives_whole(draft: &Draft, timezone: &str, locale: &str) {
+    let Content::Digest { changes, .. } = &draft.content else { unreachable!() };
+    for dialect in channels::DIALECTS.into_iter().filter(|dialect| dialect.limit < usize::MAX) {
+        let reader = Reader { timezone, ..reader(dialect.kind, locale) };
+        let Rendered { message, fell_back } = real().render(draft, &reader, later(0));
+        assert!(!fell_back, "{} {locale} has no template for it", dialect.kind);
+        let shown = posted(dialect.kind, &message);
+        let label = format!("{} {locale}: {shown}", dialect.kind);
+        let last = (dialect.escape)("#00000000");
+        assert!(shown.trim_end_matches("callboard").trim_end().ends_with(&last), "it is cut: {label}");
+        for change in changes {
+            let id = (dialect.escape)(change.run.id.short());
+            assert!(shown.contains(&id), "{id} is not named: {label}");
+            if let ChangeKind::StageChanged { stage, .. } | ChangeKind::Waiting { stage, .. } = &change.kind {
+                let code = &stage[..3];
+                assert!(shown.contains(code), "{code} is not named: {label}");
+            }
+        }
+        assert!(shown.matches("10-20").count() >= changes.len(), "each has its time: {label}");
+    }
+}
+
+#[test]
+fn a_digest_of_the_longest_texts_in_their_longest_escapes_arrives_whole() {
+    // The status is one that nobody documented, so it is as long as they like.
+    let paused = stage_sample(&Status::Unknown("Suspended".to_owned()));
+    for text in [">", "&", "\\", "_", "\"", "😀", "数"] {
+        let texts = std::array::from_fn(|_| text.repeat(10_000));
+        for runs in [1, 2, MOST_FOLDED / 2, MOST_FOLDED] {
+            for (why, timezone) in [(Folding::Rate, "America/New_York"), (Folding::Late, "Asia/Shanghai")] {
+                let draft = crowd(std::slice::from_ref(&paused), &texts, runs, why, true);
+                LOCALES.iter().for_each(|locale| arrives_whole(&draft, timezone, locale));
+            }
+        }
+    }
+}
+
+/// What a platform gets to show of the body.
+fn posted(kind: &str, message: &Message) -> String {
+    let shown = match kind {
+        "discord" => channels::discord::bot_payload(message)["embeds"][0]["description"].clone(),
+        "discord-webhook" => channels::discord::payload(message)["embeds"][0]["description"].clone(),
+        "slack-webhook" => channels::slack::payload(message)["blocks"][1]["text"]["text"].clone(),
+        "dingtalk" => {
+            let payload = channels::dingtalk::payload(message, Some("callboard"));
+            payload[payload["msgtype"].as_str().expect("there is a type")]["text"].clone()
+        }
+        _ => message.body.clone().into(),
+    };
+    shown.as_str().expect("there is a text").to_owned()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_platform_takes_a_digest_whole_whatever_its_texts_are(
+        texts in prop::array::uniform6(prop_oneof![hostile(), Just(">".repeat(10_000)), Just("&😀\\".repeat(3_000))]),
+        runs in 1..=MOST_FOLDED,
+        late in any::<bool>(),
+        unseen in any::<bool>(),
+        other_summer_time in any::<bool>(),
+        locale in prop::sample::select(LOCALES.to_vec()),
+    ) {
+        let draft = crowd(&Renderer::samples(), &texts, runs, if late { Folding::Late } else { Folding::Rate }, unseen);
+        let timezone = if other_summer_time { "America/New_York" } else { "Asia/Shanghai" };
+        arrives_whole(&draft, timezone, locale);
+    }
+
+    #[test]
+    fn a_digest_that_an_operators_template_makes_too_long_is_told_without_it(
+        texts in prop::array::uniform6(hostile()),
+        runs in 1..=MOST_FOLDED,
+    ) {
+        let long = format!("mine\n\n{}{{{{#each runs}}}}{{{{title}}}}{{{{/each}}}}", "x".repeat(11_000));
+        let folder = folder(&[("digest.hbs", &long)]);
+        let (renderer, _) = Renderer::load(&Settings { folder: Some(folder.path().to_owned()) }, &channels::DIALECTS);
+        let draft = crowd(&Renderer::samples(), &texts, runs, Folding::Rate, true);
+        for kind in ["discord", "slack-webhook", "dingtalk"] {
+            let Rendered { message, fell_back } = renderer.render(&draft, &reader(kind, "en"), later(0));
+            prop_assert!(fell_back);
+            let shown = posted(kind, &message);
+            prop_assert!(shown.contains("#00000000"), "{kind} cuts it: {shown}");
+            prop_assert!(shown.matches("10-20").count() >= MOST_FOLDED, "each has its time: {shown}");
+        }
+    }
+}
+
+/// With the dialects that the channels really have.
+fn real() -> &'static Renderer {
+    static RENDERER: std::sync::OnceLock<Renderer> = std::sync::OnceLock::new();
+    RENDERER.get_or_init(|| Renderer::load(&Settings::default(), &channels::DIALECTS).0)
 }
 
 fn is_bad(c: char) -> bool {

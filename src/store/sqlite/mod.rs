@@ -108,6 +108,11 @@ impl Store for Sqlite {
         self.write(move |open| claims::claim(open, now, room, &policy)).await
     }
 
+    async fn release(&self, under_way: &[Uuid]) -> Result<(), StoreError> {
+        let under_way = under_way.to_vec();
+        self.write(move |open| settles::release(open, &under_way)).await
+    }
+
     async fn settle(&self, settlement: &Settlement, policy: &Arc<dyn Policy>) -> Result<(), StoreError> {
         let (settlement, policy) = (settlement.clone(), Arc::clone(policy));
         self.write(move |open| settles::settle(open, &settlement, &policy)).await

@@ -1,9 +1,11 @@
 //! Settling: how an attempt ended, and what that means for the row, for what it told beside its own, and for the
 //! destination.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, Row, ToSql, params};
+use uuid::Uuid;
 
 use super::queues::{self, End, Found};
 use super::statements as sql;
@@ -13,6 +15,7 @@ use crate::store::{Next, Policy, Settlement};
 
 /// From as many failures in a row on, the destination was out, and what waits for it waits no longer once it is back.
 const OUTAGE: u32 = 2;
+const UNHEARD: &str = "the store did not say that it was claimed";
 
 pub fn settle(connection: &Connection, settlement: &Settlement, policy: &Arc<dyn Policy>) -> rusqlite::Result<()> {
     let Some(lead) = Found::by_id(connection, settlement.id)? else { return Ok(()) };
@@ -31,6 +34,25 @@ pub fn settle(connection: &Connection, settlement: &Settlement, policy: &Arc<dyn
             Next::Unknown { .. } => drop(queues::free(connection, lead.number, Some(started_at))?),
             _ => drop(queues::free(connection, lead.number, None)?),
         }
+    }
+    Ok(())
+}
+
+/// What was claimed, and its claimer never heard of it, is claimed again.
+pub fn release(connection: &Connection, under_way: &[Uuid]) -> rusqlite::Result<()> {
+    let under_way: BTreeSet<String> = under_way.iter().map(Uuid::to_string).collect();
+    let read = |row: &Row<'_>, id: usize| Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, String>(id)?));
+    let list = |statement: &str, id: usize| -> rusqlite::Result<Vec<(i64, u32, String)>> {
+        connection.prepare_cached(statement)?.query_map([], |row| read(row, id))?.collect()
+    };
+    let is_unheard = |found: &(i64, u32, String)| !under_way.contains(&found.2);
+    for (number, attempt, _) in list(sql::ORPHANS, 3)?.into_iter().filter(is_unheard) {
+        connection.prepare_cached(sql::RELEASE_ATTEMPT)?.execute(params![number, attempt, UNHEARD])?;
+        queues::free(connection, number, None)?;
+    }
+    for (number, attempt, _) in list(sql::ALL_IN_FLIGHT, 2)?.into_iter().filter(is_unheard) {
+        connection.prepare_cached(sql::RELEASE_ATTEMPT)?.execute(params![number, attempt, UNHEARD])?;
+        connection.prepare_cached(sql::RELEASE_DELIVERY)?.execute(params![number, UNHEARD])?;
     }
     Ok(())
 }

@@ -279,11 +279,22 @@ pub const IN_FLIGHT_BY_DESTINATION: &str = "
 
 /// A person discarded a message while it was under way; what it told beside its own waits for the end of that.
 pub const ORPHANS: &str = "
-    SELECT DISTINCT lead.number, a.attempt, a.started_at
+    SELECT DISTINCT lead.number, a.attempt, a.started_at, lead.id
     FROM deliveries AS told INDEXED BY deliveries_bound
     JOIN deliveries AS lead ON lead.number = told.carrier
     JOIN attempts AS a ON a.delivery = lead.number AND a.attempt = lead.attempt
     WHERE told.carrier IS NOT NULL AND told.state = 'pending' AND lead.state = 'superseded'";
+
+pub const ALL_IN_FLIGHT: &str = "
+    SELECT number, attempt, id FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight'";
+
+/// Nothing of it left.
+pub const RELEASE_ATTEMPT: &str = "
+    UPDATE attempts SET ended_at = started_at, outcome = 'retry', reason = ?3
+    WHERE delivery = ?1 AND attempt = ?2 AND outcome IS NULL";
+
+pub const RELEASE_DELIVERY: &str = "
+    UPDATE deliveries SET state = iif(unknown_at IS NULL, 'pending', 'unknown'), reason = ?2 WHERE number = ?1";
 
 pub const RECOVER_ATTEMPT: &str = "
     UPDATE attempts SET outcome = 'unknown', reason = ?3 WHERE delivery = ?1 AND attempt = ?2 AND outcome IS NULL";
@@ -398,6 +409,7 @@ mod tests {
     /// All others.
     #[rustfmt::skip]
     const OTHERS: &[&str] = &[
+        ALL_IN_FLIGHT, RELEASE_ATTEMPT, RELEASE_DELIVERY,
         DATA_VERSION, INSERT_SUBSCRIPTION, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
         ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
         PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION, ORPHANS,

@@ -1,46 +1,16 @@
-//! What follows an attempt, how fast a destination may be used, and what one message tells. Pure: time and randomness
-//! are arguments.
+//! What is remembered of a destination, when it takes the next message, and what an attempt changes for it.
 
 use std::time::Duration;
 
-use crate::model::{
-    Dead, MOST_FOLDED, Outcome, Place, Plan, Prefer, Queue, Repetitions, Terms, Timestamp, Waiting, elapsed,
-};
+use super::{H, LONGEST_WAIT, M, S, WAITS, jittered, later};
+use crate::model::{Dead, Outcome, Place, Terms, Timestamp, elapsed};
+use crate::planted::{Bug, is_planted};
 
-const S: u64 = 1;
-const M: u64 = 60;
-const H: u64 = 3600;
-
-/// Waits before the second, third, … attempt, in seconds: 18 attempts over 99.9 hours, dense at first because most
-/// outages of a chat are short. Svix spans 27.6 hours, the Standard Webhooks example 75.6.
-const WAITS: [u64; 17] = [
-    2 * S,
-    10 * S,
-    30 * S,
-    2 * M,
-    5 * M,
-    15 * M,
-    30 * M,
-    H,
-    2 * H,
-    4 * H,
-    6 * H,
-    8 * H,
-    10 * H,
-    12 * H,
-    14 * H,
-    18 * H,
-    24 * H,
-];
-/// A wait is this much longer or shorter by chance.
-const JITTER: f64 = 0.2;
 /// A destination that fails is probed again at least this often, unless it asked for more: what is owed to it keeps its
 /// own schedule, but one message finds out that it works again. Two days of outage make some 56 requests.
 const LONGEST_CLOSURE: u64 = H;
 /// A bot whose credentials are refused is tried again between these: other chats ban who insists.
 const DENIED: (u64, u64) = (M, 10 * M);
-/// The longest wait a platform may ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * H);
 /// A moment further away than this was set by a clock that was ahead.
 const BEYOND_ANY_WAIT: Duration = Duration::from_secs(25 * H);
 /// Failing for so long without a success, a destination is given up until a person acts.
@@ -52,74 +22,6 @@ const SPACING_MS: (u64, u64) = (1_000, 60_000);
 /// that, a bot rests.
 const REFUSALS: usize = 50;
 const REFUSED_WITHIN: Duration = Duration::from_secs(10 * M);
-/// What cannot leave within this time is folded.
-const CARRIED_WITHIN: Duration = Duration::from_secs(M);
-/// Older than this, it is no news any more but something to catch up on.
-const FRESH: Duration = Duration::from_secs(10 * M);
-/// The same for what somebody may still have to act on, and for ends.
-const FRESH_IF_URGENT: Duration = Duration::from_secs(6 * H);
-/// While a look at the workspace is awaited.
-const LOOK_AGAIN: Duration = Duration::from_secs(S);
-
-/// What becomes of a delivery after an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    Delivered,
-    /// Another attempt, not before this moment and not before its destination is open; `unknown`: the last one may have
-    /// arrived.
-    Again {
-        at: Timestamp,
-        unknown: bool,
-    },
-    /// This message will never pass.
-    Rejected,
-    /// That was the last attempt.
-    GivenUp,
-}
-
-/// `attempt` counts from 1; `chance` is uniform in 0..1.
-pub fn follow_up(outcome: &Outcome, attempt: u32, now: Timestamp, chance: f64) -> Verdict {
-    let again = |after: Option<Duration>, unknown: bool| match wait(attempt, after, chance) {
-        Some(wait) => Verdict::Again { at: later(now, wait), unknown },
-        None => Verdict::GivenUp,
-    };
-    match outcome {
-        Outcome::Delivered { .. } => Verdict::Delivered,
-        Outcome::Retry { after, .. } => again(*after, false),
-        Outcome::Unknown { after, .. } => again(*after, true),
-        Outcome::Reject { .. } => Verdict::Rejected,
-        // Nothing is wrong with the message: it waits for its destination.
-        Outcome::Limited { .. } | Outcome::Dead { .. } | Outcome::Denied { .. } => {
-            Verdict::Again { at: now, unknown: false }
-        }
-    }
-}
-
-/// How long to wait after this attempt; what the platform asks for moves it later, never earlier. `None`: that was
-/// the last one.
-fn wait(attempt: u32, asked: Option<Duration>, chance: f64) -> Option<Duration> {
-    let index = usize::try_from(attempt.saturating_sub(1)).ok()?;
-    let planned = jittered(*WAITS.get(index)?, chance);
-    Some(planned.max(asked.unwrap_or_default().min(LONGEST_WAIT)))
-}
-
-/// How long a destination stays closed after its `failures`th failed attempt in a row, whichever deliveries they were
-/// of: each of them is a probe, and one that only its own destination dislikes holds up no other.
-fn closure(failures: u32, asked: Option<Duration>, (shortest, longest): (u64, u64), chance: f64) -> Duration {
-    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
-    let seconds = WAITS.get(index).copied().unwrap_or(longest).clamp(shortest, longest);
-    jittered(seconds, chance).max(asked.unwrap_or_default().min(LONGEST_WAIT))
-}
-
-fn jittered(seconds: u64, chance: f64) -> Duration {
-    Duration::from_secs(seconds).mul_f64(1.0 - JITTER + 2.0 * JITTER * chance.clamp(0.0, 1.0))
-}
-
-fn later(now: Timestamp, wait: Duration) -> Timestamp {
-    now.checked_add(wait).unwrap_or(Timestamp::MAX)
-}
-
-// ---------------------------------------------------------------------------------------------------- destinations
 
 /// From when on a destination takes a message, the past included; `None`: not before a person acts. `account` is what
 /// all rooms of its bot have in common. `steady_since`: the clock has not gone back since then; a send that seems to lie
@@ -131,12 +33,14 @@ pub fn opens_at(
     now: Timestamp,
     steady_since: Timestamp,
 ) -> Option<Timestamp> {
-    if place.dead.is_some() {
+    if place.dead.is_some() && !is_planted(Bug::DeadIsTriedOn) {
         return None;
     }
+    let account = account.filter(|_| !is_planted(Bug::AccountIsIgnored));
     let closed = [Some(place), account].into_iter().flatten().filter_map(|place| place.closed_until);
     let paced = terms.paces.iter().filter_map(|pace| {
-        let oldest_that_counts = place.sent.len().checked_sub(pace.count).and_then(|index| place.sent.get(index))?;
+        let count = pace.count + usize::from(is_planted(Bug::PaceOffByOne));
+        let oldest_that_counts = place.sent.len().checked_sub(count).and_then(|index| place.sent.get(index))?;
         Some(later(past(*oldest_that_counts, now, steady_since), pace.window))
     });
     let spaced =
@@ -149,7 +53,11 @@ pub fn opens_at(
 }
 
 fn past(moment: Timestamp, now: Timestamp, steady_since: Timestamp) -> Timestamp {
-    if moment > now { steady_since.min(now) } else { moment }
+    match moment > now {
+        true if is_planted(Bug::ClockBackOpensPaces) => Timestamp::UNIX_EPOCH,
+        true => steady_since.min(now),
+        false => moment,
+    }
 }
 
 /// A message is about to leave.
@@ -161,6 +69,9 @@ pub fn began(place: &mut Place, terms: Terms, now: Timestamp) {
 fn keep(moments: &mut Vec<Timestamp>, count: usize, now: Timestamp) {
     moments.iter_mut().for_each(|moment| *moment = (*moment).min(now));
     moments.push(now);
+    if is_planted(Bug::PaceForgets) && moments.len() > count {
+        moments.clear();
+    }
     moments.drain(..moments.len().saturating_sub(count));
 }
 
@@ -199,8 +110,9 @@ pub fn ended(
     }
     match (outcome, account) {
         (Outcome::Delivered { pause, .. }, account) => {
+            // A wait that the platform asked for meanwhile holds.
             let admitted = account.and_then(|account| {
-                account.closed_until = None;
+                account.closed_until = account.closed_until.filter(|_| account.failing_since.is_none());
                 account.spacing_ms = 0;
                 succeeded(account)
             });
@@ -215,6 +127,7 @@ pub fn ended(
             place.closed_until = None;
             None
         }
+        (Outcome::Retry { .. } | Outcome::Unknown { .. }, _) if is_planted(Bug::NoBackoff) => None,
         (Outcome::Retry { after, .. } | Outcome::Unknown { after, .. }, _) => {
             failed(place, outcome.reason(), now);
             place.closed_until = Some(later(now, closure(place.failures, *after, (S, LONGEST_CLOSURE), chance)));
@@ -233,6 +146,9 @@ pub fn ended(
             let is_first = account.failing_since.is_none();
             failed(account, outcome.reason(), now);
             account.closed_until = Some(later(now, closure(account.failures, None, DENIED, chance)));
+            if is_planted(Bug::DenialHammers) {
+                account.closed_until = None;
+            }
             is_first.then_some(Turn::Denied)
         }
         (Outcome::Dead { .. } | Outcome::Denied { .. }, _) => Some(died(place, outcome.reason(), identity, now)),
@@ -254,6 +170,7 @@ fn failed(place: &mut Place, reason: &str, now: Timestamp) {
 
 /// The platform knows best how long; from then on messages keep a distance that shrinks with each that passes.
 fn limited(place: &mut Place, after: Option<Duration>, reason: &str, now: Timestamp, chance: f64) {
+    let after = after.filter(|_| !is_planted(Bug::WaitIsIgnored));
     place.failures = place.failures.saturating_add(1);
     place.said = Some(reason.to_owned());
     place.closed_until = Some(later(now, closure(place.failures, after, (5 * S, LONGEST_CLOSURE), chance)));
@@ -271,52 +188,12 @@ fn died(place: &mut Place, reason: &str, identity: &str, now: Timestamp) -> Turn
     Turn::Died
 }
 
-// --------------------------------------------------------------------------------------------- what a message tells
-
-/// How the message is made whose turn it is. `looked`: its workspace was looked at since the process began, or that
-/// takes too long.
-pub fn plan(queue: &Queue<'_>, terms: Terms, prefer: Prefer, looked: bool, now: Timestamp) -> Plan {
-    let head = &queue.head;
-    if let Some(since) = head.unknown_since {
-        return if prefer == Prefer::NoDuplicate && !is_merged(terms.repetitions, since, now) {
-            Plan::GiveUp { reason: "it may have arrived, and this channel prefers a loss to a repetition" }
-        } else {
-            Plan::Single
-        };
-    }
-    if is_late(head, now) {
-        // The run may have moved on meanwhile: one message for all of it.
-        return if looked { Plan::CatchUp { rows: queue.run.len() } } else { Plan::Hold(later(now, LOOK_AGAIN)) };
-    }
-    if carried(queue.place, terms).is_some_and(|carried| queue.waiting > carried) {
-        return Plan::Digest { rows: MOST_FOLDED };
-    }
-    Plan::Single
-}
-
-/// Whether a repetition of what was sent first at `since` goes unseen.
-pub fn is_merged(repetitions: Repetitions, since: Timestamp, now: Timestamp) -> bool {
-    match repetitions {
-        Repetitions::Shown => false,
-        Repetitions::MergedFor(span) => now >= since && elapsed(since, now) < span,
-        Repetitions::Merged => true,
-    }
-}
-
-fn is_late(waiting: &Waiting, now: Timestamp) -> bool {
-    let fresh = if waiting.urgent { FRESH_IF_URGENT } else { FRESH };
-    waiting.missed || elapsed(waiting.created_at, now) > fresh
-}
-
-/// How many messages the destination takes within [`CARRIED_WITHIN`]; `None`: any number.
-fn carried(place: &Place, terms: Terms) -> Option<usize> {
-    let by_pace = |count: usize, window: Duration| {
-        let messages = CARRIED_WITHIN.as_millis().saturating_mul(count as u128) / window.as_millis().max(1);
-        usize::try_from(messages).unwrap_or(usize::MAX)
-    };
-    let paced = terms.paces.iter().map(|pace| by_pace(pace.count, pace.window));
-    let spaced = (place.spacing_ms > 0).then(|| by_pace(1, Duration::from_millis(place.spacing_ms)));
-    paced.chain(spaced).min()
+/// How long a destination stays closed after its `failures`th failed attempt in a row, whichever deliveries they were
+/// of: each of them is a probe, and one that only its own destination dislikes holds up no other.
+fn closure(failures: u32, asked: Option<Duration>, (shortest, longest): (u64, u64), chance: f64) -> Duration {
+    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
+    let seconds = WAITS.get(index).copied().unwrap_or(longest).clamp(shortest, longest);
+    jittered(seconds, chance).max(asked.unwrap_or_default().min(LONGEST_WAIT))
 }
 
 #[cfg(test)]
@@ -324,7 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Destination, Pace, WorkspaceKey};
+    use crate::model::{Pace, Repetitions};
 
     const SLOW: Terms =
         Terms { paces: &[Pace { count: 18, window: Duration::from_secs(60) }], repetitions: Repetitions::Shown };
@@ -356,14 +233,6 @@ mod tests {
         Outcome::Unknown { after: None, reason: "no answer".to_owned() }
     }
 
-    fn waited(outcome: &Outcome, attempt: u32, chance: f64) -> Option<f64> {
-        match follow_up(outcome, attempt, now(), chance) {
-            Verdict::Again { at, .. } => Some(at.duration_since(now()).as_secs_f64()),
-            _ => None,
-        }
-    }
-
-    /// What a destination went through, and when it opens, in seconds from now.
     fn open_in(place: &Place, account: Option<&Place>, terms: Terms, at: Timestamp) -> Option<i64> {
         let opens = opens_at(place, account, terms, at, Timestamp::MIN)?;
         Some(if opens <= at { 0 } else { opens.duration_since(at).as_secs() })
@@ -371,27 +240,6 @@ mod tests {
 
     fn end(place: &mut Place, outcome: &Outcome, at: Timestamp) -> Option<Turn> {
         ended(place, None, outcome, "as configured", at, 0.5)
-    }
-
-    #[test]
-    fn eighteen_attempts_span_four_days() {
-        let waits: Vec<f64> = (1..18).map(|attempt| waited(&retry(None), attempt, 0.5).unwrap()).collect();
-        let hours = waits.iter().sum::<f64>() / 3600.0;
-        assert!((99.0..101.0).contains(&hours), "{hours} h");
-        assert_eq!(follow_up(&retry(None), 18, now(), 0.5), Verdict::GivenUp);
-    }
-
-    #[test]
-    fn what_the_platform_asks_for_moves_an_attempt_later_never_earlier() {
-        assert_eq!(waited(&retry(Some(60)), 1, 0.5), Some(60.0));
-        assert_eq!(waited(&retry(Some(1)), 5, 0.5), Some(300.0));
-        assert_eq!(waited(&retry(Some(10_000_000)), 1, 0.5), Some(86_400.0), "a day is the longest");
-    }
-
-    #[test]
-    fn a_destination_that_asks_for_fewer_messages_costs_none_of_them_an_attempt_at_life() {
-        assert_eq!(waited(&limited(None, false), 500, 0.5), Some(0.0));
-        assert_eq!(waited(&Outcome::Dead { reason: String::new() }, 500, 0.5), Some(0.0));
     }
 
     #[test]
@@ -502,71 +350,11 @@ mod tests {
         assert_eq!(opens_at(&place, None, FAST, after(70), now()).unwrap(), now(), "no wait is that long");
     }
 
-    // ----------------------------------------------------------------------------------------- what a message tells
-
-    fn waiting(age: u64, urgent: bool) -> Waiting {
-        Waiting {
-            workspace: WorkspaceKey("cn-shanghai/10000".to_owned()),
-            created_at: now() - Duration::from_secs(age),
-            urgent,
-            missed: false,
-            attempt: 0,
-            unknown_since: None,
-        }
-    }
-
-    fn planned(run: &[Waiting], waiting: usize, terms: Terms, prefer: Prefer, looked: bool) -> Plan {
-        let (to, place) = (Destination::Channel("ops".to_owned()), Place::default());
-        let queue = Queue { to: &to, place: &place, head: run[0].clone(), run: run.to_vec(), waiting };
-        plan(&queue, terms, prefer, looked, now())
-    }
-
-    #[test]
-    fn what_the_pace_carries_within_a_minute_leaves_one_by_one_and_more_is_folded() {
-        let plan = |count, terms| planned(&[waiting(5, false)], count, terms, Prefer::NoLoss, true);
-        assert_eq!(plan(18, SLOW), Plan::Single);
-        assert_eq!(plan(19, SLOW), Plan::Digest { rows: MOST_FOLDED });
-        assert_eq!(plan(200, FAST), Plan::Single, "nothing says that it can't be carried");
-    }
-
-    #[test]
-    fn old_progress_is_no_news_and_waits_for_a_look_at_the_present() {
-        let plan = |run: &[Waiting], looked| planned(run, run.len(), FAST, Prefer::NoLoss, looked);
-        assert_eq!(plan(&[waiting(599, false), waiting(10, true)], true), Plan::Single);
-        assert_eq!(plan(&[waiting(601, false), waiting(10, true)], true), Plan::CatchUp { rows: 2 });
-        assert_eq!(plan(&[waiting(601, false)], false), Plan::Hold(after(1)));
-        assert_eq!(plan(&[waiting(5 * H, true)], false), Plan::Single, "somebody may still have to act");
-        assert_eq!(plan(&[waiting(7 * H, true)], true), Plan::CatchUp { rows: 1 });
-        let missed = Waiting { missed: true, ..waiting(0, true) };
-        assert_eq!(plan(&[missed], true), Plan::CatchUp { rows: 1 }, "nobody saw when it happened");
-    }
-
-    #[test]
-    fn what_may_have_arrived_is_repeated_as_it_was_unless_the_channel_prefers_a_loss() {
-        let sent = |ago| Waiting { unknown_since: Some(now() - Duration::from_secs(ago)), ..waiting(8 * H, false) };
-        let nonce = Terms { repetitions: Repetitions::MergedFor(Duration::from_secs(90)), ..FAST };
-        let shown = Terms { repetitions: Repetitions::Shown, ..FAST };
-        let plan = |ago, terms, prefer| planned(&[sent(ago)], 100, terms, prefer, true);
-        let given_up = |plan| matches!(plan, Plan::GiveUp { .. });
-        assert_eq!(plan(10, shown, Prefer::NoLoss), Plan::Single);
-        assert!(given_up(plan(10, shown, Prefer::NoDuplicate)));
-        assert_eq!(plan(89, nonce, Prefer::NoDuplicate), Plan::Single, "Discord merges it");
-        assert!(given_up(plan(91, nonce, Prefer::NoDuplicate)));
-        assert_eq!(plan(9 * H, FAST, Prefer::NoDuplicate), Plan::Single, "the receiver merges it");
-    }
-
     proptest! {
-        #[test]
-        fn chance_moves_a_wait_by_a_fifth_at_most(attempt in 1u32..18, chance in 0.0f64..1.0) {
-            let planned = waited(&retry(None), attempt, 0.5).unwrap();
-            let actual = waited(&retry(None), attempt, chance).unwrap();
-            prop_assert!((actual / planned - 1.0).abs() <= 0.2 + 1e-9);
-        }
-
         /// Over any restarts: all that is remembered is the place, as the store keeps it.
         #[test]
         fn in_no_window_more_than_the_pace_leaves(
-            wishes in prop::collection::vec((0u64..900, 0u64..3, any::<bool>()), 1..300),
+            wishes in prop::collection::vec((0u64..900, 0u64..3, 0u8..8), 1..200),
         ) {
             let terms = Terms { paces: &TWO_PACES, repetitions: Repetitions::Shown };
             let mut place = Place::default();
@@ -581,7 +369,7 @@ mod tests {
                 sent.push(at);
                 end(&mut place, &unknown(), at);
                 place.closed_until = None;
-                if restarts {
+                if restarts == 0 {
                     place = serde_json::from_str(&serde_json::to_string(&place).unwrap()).unwrap();
                 }
             }

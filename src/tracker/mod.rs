@@ -5,6 +5,8 @@
 //! older one is refused as stale and computed again. Subscribing to a run bumps its version too, so a poll that did
 //! not know the subscription yet can't record a change without it.
 
+mod questions;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +19,9 @@ use uuid::Uuid;
 use crate::diff::{self, Context, Step};
 use crate::metrics::{Metrics, OfKind};
 use crate::model::{
-    Change, Destination, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey, elapsed,
+    Change, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey, elapsed,
 };
+use crate::planted::{Bug, is_planted};
 use crate::sources::Listing;
 use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, Subscribed, WorkspaceState};
 
@@ -214,11 +217,15 @@ impl Tracker {
         for _ in 0..TRIES {
             let Compared { poll, soft } = self.compare(workspace, &sight, at);
             let recorded = match &poll {
+                Some(poll) if is_planted(Bug::MemoryAheadOfStore) => {
+                    self.store.record(poll).await.unwrap_or(Recorded::Done)
+                }
                 Some(poll) => self.store.record(poll).await?,
                 None => Recorded::Done,
             };
             match recorded {
                 Recorded::Done => return Ok(self.apply(workspace, sight, poll, soft, at)),
+                Recorded::Stale if is_planted(Bug::StaleIsRecorded) => return Ok(Vec::new()),
                 Recorded::Stale => self.reload().await?,
             }
         }
@@ -290,7 +297,7 @@ impl Tracker {
         for change in changes {
             let first = owed.len();
             for subscription in self.interested(&change.workspace.key(), &change.run.id) {
-                if !subscription.matches(change) {
+                if !subscription.matches(change) || (is_planted(Bug::OneSubscriptionOnly) && owed.len() > first) {
                     continue;
                 }
                 let mut of_change = owed.iter_mut().skip(first);
@@ -316,8 +323,15 @@ impl Tracker {
     }
 
     fn ended_by(&self, changes: &[Change]) -> Vec<String> {
+        if is_planted(Bug::WatchOutlivesRun) {
+            return Vec::new();
+        }
         let ended = changes.iter().filter(|change| change.ends_run());
-        ended.flat_map(|change| self.watchers(&change.workspace.key(), &change.run.id)).map(|s| s.id.clone()).collect()
+        let of = |change: &Change| {
+            let (workspace, run) = (change.workspace.key(), &change.run.id);
+            if is_planted(Bug::EndsTooMuch) { self.interested(&workspace, run) } else { self.watchers(&workspace, run) }
+        };
+        ended.flat_map(of).map(|subscription| subscription.id.clone()).collect()
     }
 
     /// Runs that ended and fell behind the horizon: should they surface again, the horizon tells that they are old.
@@ -400,6 +414,31 @@ impl Tracker {
         view.failure = Some(Failure { since, said });
     }
 
+    /// The call budget allows the next poll at `until`.
+    pub fn poll_waits(&self, workspace: &WorkspaceKey, until: Timestamp) {
+        self.workspaces.entry(workspace.clone()).or_default().waits_until = Some(until);
+    }
+
+    /// Keeps when workspaces were seen last, to the minute, so that a later start knows what it missed.
+    pub async fn keep_sight(&self) -> Result<(), StoreError> {
+        let is_older = |kept: Option<Timestamp>, seen_at| kept.is_none_or(|kept| elapsed(kept, seen_at) >= SIGHT_KEPT);
+        let moved = self.workspaces.iter().filter_map(|entry| {
+            let (seen_at, state) = (entry.seen_at?, entry.state.as_ref()?);
+            is_older(state.seen_at, seen_at).then(|| (entry.key().clone(), seen_at))
+        });
+        let moved: Vec<_> = moved.collect();
+        if moved.is_empty() {
+            return Ok(());
+        }
+        self.store.saw(&moved).await?;
+        for (workspace, seen_at) in moved {
+            if let Some(state) = self.workspaces.entry(workspace).or_default().state.as_mut() {
+                state.seen_at = Some(seen_at);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a subscription to a run that was just observed. `snapshot` is where it stands.
     pub async fn watch(&self, subscription: Subscription, snapshot: Snapshot) -> Result<Watched, StoreError> {
         let Scope::Run { workspace, run } = subscription.scope.clone() else { return Ok(Watched::Already) };
@@ -435,132 +474,6 @@ impl Tracker {
         *count += 1;
         self.remove(id);
         Ok(existed)
-    }
-
-    // -------------------------------------------------------------------------------------------------- questions
-
-    pub fn state(&self, workspace: &WorkspaceKey, run: &RunId) -> Option<Arc<RunState>> {
-        self.runs.get(&(workspace.clone(), run.clone())).map(|state| state.clone())
-    }
-
-    /// Known runs whose id begins like this.
-    pub fn find(&self, beginning: &str) -> Vec<(WorkspaceKey, Arc<RunState>)> {
-        let matches = self.runs.iter().filter(|entry| entry.key().1.as_str().starts_with(beginning));
-        matches.map(|entry| (entry.key().0.clone(), entry.value().clone())).collect()
-    }
-
-    /// The runs on the newest page of a workspace, newest first.
-    pub fn recent(&self, workspace: &WorkspaceKey) -> Vec<Arc<RunState>> {
-        let page = self.workspaces.get(workspace).map(|view| view.page.clone()).unwrap_or_default();
-        page.iter().filter_map(|run| self.state(workspace, run)).collect()
-    }
-
-    pub fn freshness(&self, workspace: &WorkspaceKey, run: Option<&RunId>) -> Freshness {
-        let Some(view) = self.workspaces.get(workspace) else { return Freshness::default() };
-        let before_this_process = view.state.as_ref().and_then(|state| state.seen_at);
-        let seen_at = match run {
-            Some(run) if !view.page.contains(run) => view.seen_off_page.get(run).copied().or(before_this_process),
-            _ => view.seen_at.or(before_this_process),
-        };
-        Freshness { seen_at, failure: view.failure.clone(), waits_until: view.waits_until }
-    }
-
-    /// The workspace was looked at since then, by this process.
-    pub fn looked_since(&self, workspace: &WorkspaceKey, since: Timestamp) -> bool {
-        self.workspaces.get(workspace).and_then(|view| view.seen_at).is_some_and(|seen_at| seen_at >= since)
-    }
-
-    /// Keeps when workspaces were seen last, to the minute, so that a later start knows what it missed.
-    pub async fn keep_sight(&self) -> Result<(), StoreError> {
-        let is_older = |kept: Option<Timestamp>, seen_at| kept.is_none_or(|kept| elapsed(kept, seen_at) >= SIGHT_KEPT);
-        let moved = self.workspaces.iter().filter_map(|entry| {
-            let (seen_at, state) = (entry.seen_at?, entry.state.as_ref()?);
-            is_older(state.seen_at, seen_at).then(|| (entry.key().clone(), seen_at))
-        });
-        let moved: Vec<_> = moved.collect();
-        if moved.is_empty() {
-            return Ok(());
-        }
-        self.store.saw(&moved).await?;
-        for (workspace, seen_at) in moved {
-            if let Some(state) = self.workspaces.entry(workspace).or_default().state.as_mut() {
-                state.seen_at = Some(seen_at);
-            }
-        }
-        Ok(())
-    }
-
-    /// The call budget allows the next poll at `until`.
-    pub fn poll_waits(&self, workspace: &WorkspaceKey, until: Timestamp) {
-        self.workspaces.entry(workspace.clone()).or_default().waits_until = Some(until);
-    }
-
-    /// The workspace was polled, well or not, or can't be before its budget allows it.
-    pub fn was_polled(&self, workspace: &WorkspaceKey) -> bool {
-        let view = self.workspaces.get(workspace);
-        view.is_some_and(|view| view.seen_at.is_some() || view.failure.is_some() || view.waits_until.is_some())
-    }
-
-    /// Active runs that somebody wants to hear of and that are not on the newest page, the one asked for longest ago
-    /// first.
-    pub fn off_page(&self, workspace: &WorkspaceKey) -> Vec<RunId> {
-        let Some(view) = self.workspaces.get(workspace) else { return Vec::new() };
-        let on_page: HashSet<&RunId> = view.page.iter().collect();
-        let off_page = view.known.iter().filter(|run| !on_page.contains(run));
-        let known: Vec<_> = off_page.map(|run| (view.asked_off_page.get(run).copied(), run.clone())).collect();
-        drop(view);
-        let mut runs: Vec<_> = known
-            .into_iter()
-            .filter(|(_, run)| self.state(workspace, run).is_some_and(|state| is_followed(&state)))
-            .filter(|(_, run)| !self.interested(workspace, run).is_empty())
-            .collect();
-        runs.sort();
-        runs.into_iter().map(|(_, run)| run).collect()
-    }
-
-    /// Active runs of a workspace that somebody wants to hear of.
-    pub fn active(&self, workspace: &WorkspaceKey) -> Vec<Arc<RunState>> {
-        let known = self.workspaces.get(workspace).map(|view| view.known.clone()).unwrap_or_default();
-        let states = known.iter().filter_map(|run| self.state(workspace, run));
-        let wanted = states.filter(|state| !self.interested(workspace, &state.snapshot.id).is_empty());
-        wanted.filter(|state| is_followed(state)).collect()
-    }
-
-    /// Somebody wants something from this workspace.
-    pub fn is_watched(&self, workspace: &WorkspaceKey) -> bool {
-        self.subscriptions.iter().any(|subscription| subscription.scope.workspace() == workspace)
-    }
-
-    /// The workspaces that somebody wants something from.
-    pub fn watched(&self) -> HashSet<WorkspaceKey> {
-        self.subscriptions.iter().map(|subscription| subscription.scope.workspace().clone()).collect()
-    }
-
-    /// Subscriptions of all kinds, standing ones included.
-    pub fn count(&self) -> usize {
-        self.subscriptions.len()
-    }
-
-    /// Subscriptions on this one run.
-    pub fn watchers(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
-        let scope = Scope::Run { workspace: workspace.clone(), run: run.clone() };
-        self.by_scope.get(&scope).map(|found| found.clone()).unwrap_or_default()
-    }
-
-    /// Subscriptions on this run or on its whole workspace.
-    pub fn interested(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
-        let mut found = self.watchers(workspace, run);
-        let standing = self.by_scope.get(&Scope::Workspace { workspace: workspace.clone() });
-        found.extend(standing.map(|found| found.clone()).unwrap_or_default());
-        found
-    }
-
-    /// What a destination has subscribed to, oldest first.
-    pub fn in_destination(&self, to: &Destination) -> Vec<Arc<Subscription>> {
-        let mut found: Vec<_> =
-            self.subscriptions.iter().filter(|entry| entry.to == *to).map(|entry| entry.value().clone()).collect();
-        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        found
     }
 
     // ----------------------------------------------------------------------------------------------------- memory

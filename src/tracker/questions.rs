@@ -1,0 +1,108 @@
+//! What can be asked of the tracker: all of it from memory.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Freshness, Tracker, is_followed};
+use crate::model::{Destination, RunId, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
+
+impl Tracker {
+    pub fn state(&self, workspace: &WorkspaceKey, run: &RunId) -> Option<Arc<RunState>> {
+        self.runs.get(&(workspace.clone(), run.clone())).map(|state| state.clone())
+    }
+
+    /// Known runs whose id begins like this.
+    pub fn find(&self, beginning: &str) -> Vec<(WorkspaceKey, Arc<RunState>)> {
+        let matches = self.runs.iter().filter(|entry| entry.key().1.as_str().starts_with(beginning));
+        matches.map(|entry| (entry.key().0.clone(), entry.value().clone())).collect()
+    }
+
+    /// The runs on the newest page of a workspace, newest first.
+    pub fn recent(&self, workspace: &WorkspaceKey) -> Vec<Arc<RunState>> {
+        let page = self.workspaces.get(workspace).map(|view| view.page.clone()).unwrap_or_default();
+        page.iter().filter_map(|run| self.state(workspace, run)).collect()
+    }
+
+    pub fn freshness(&self, workspace: &WorkspaceKey, run: Option<&RunId>) -> Freshness {
+        let Some(view) = self.workspaces.get(workspace) else { return Freshness::default() };
+        let before_this_process = view.state.as_ref().and_then(|state| state.seen_at);
+        let seen_at = match run {
+            Some(run) if !view.page.contains(run) => view.seen_off_page.get(run).copied().or(before_this_process),
+            _ => view.seen_at.or(before_this_process),
+        };
+        Freshness { seen_at, failure: view.failure.clone(), waits_until: view.waits_until }
+    }
+
+    /// The workspace was looked at since then, by this process.
+    pub fn looked_since(&self, workspace: &WorkspaceKey, since: Timestamp) -> bool {
+        self.workspaces.get(workspace).and_then(|view| view.seen_at).is_some_and(|seen_at| seen_at >= since)
+    }
+
+    /// The workspace was polled, well or not, or can't be before its budget allows it.
+    pub fn was_polled(&self, workspace: &WorkspaceKey) -> bool {
+        let view = self.workspaces.get(workspace);
+        view.is_some_and(|view| view.seen_at.is_some() || view.failure.is_some() || view.waits_until.is_some())
+    }
+
+    /// Active runs that somebody wants to hear of and that are not on the newest page, the one asked for longest ago
+    /// first.
+    pub fn off_page(&self, workspace: &WorkspaceKey) -> Vec<RunId> {
+        let Some(view) = self.workspaces.get(workspace) else { return Vec::new() };
+        let on_page: HashSet<&RunId> = view.page.iter().collect();
+        let off_page = view.known.iter().filter(|run| !on_page.contains(run));
+        let known: Vec<_> = off_page.map(|run| (view.asked_off_page.get(run).copied(), run.clone())).collect();
+        drop(view);
+        let mut runs: Vec<_> = known
+            .into_iter()
+            .filter(|(_, run)| self.state(workspace, run).is_some_and(|state| is_followed(&state)))
+            .filter(|(_, run)| !self.interested(workspace, run).is_empty())
+            .collect();
+        runs.sort();
+        runs.into_iter().map(|(_, run)| run).collect()
+    }
+
+    /// Active runs of a workspace that somebody wants to hear of.
+    pub fn active(&self, workspace: &WorkspaceKey) -> Vec<Arc<RunState>> {
+        let known = self.workspaces.get(workspace).map(|view| view.known.clone()).unwrap_or_default();
+        let states = known.iter().filter_map(|run| self.state(workspace, run));
+        let wanted = states.filter(|state| !self.interested(workspace, &state.snapshot.id).is_empty());
+        wanted.filter(|state| is_followed(state)).collect()
+    }
+
+    /// Somebody wants something from this workspace.
+    pub fn is_watched(&self, workspace: &WorkspaceKey) -> bool {
+        self.subscriptions.iter().any(|subscription| subscription.scope.workspace() == workspace)
+    }
+
+    /// The workspaces that somebody wants something from.
+    pub fn watched(&self) -> HashSet<WorkspaceKey> {
+        self.subscriptions.iter().map(|subscription| subscription.scope.workspace().clone()).collect()
+    }
+
+    /// Subscriptions of all kinds, standing ones included.
+    pub fn count(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Subscriptions on this one run.
+    pub fn watchers(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
+        let scope = Scope::Run { workspace: workspace.clone(), run: run.clone() };
+        self.by_scope.get(&scope).map(|found| found.clone()).unwrap_or_default()
+    }
+
+    /// Subscriptions on this run or on its whole workspace.
+    pub fn interested(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
+        let mut found = self.watchers(workspace, run);
+        let standing = self.by_scope.get(&Scope::Workspace { workspace: workspace.clone() });
+        found.extend(standing.map(|found| found.clone()).unwrap_or_default());
+        found
+    }
+
+    /// What a destination has subscribed to, oldest first.
+    pub fn in_destination(&self, to: &Destination) -> Vec<Arc<Subscription>> {
+        let mut found: Vec<_> =
+            self.subscriptions.iter().filter(|entry| entry.to == *to).map(|entry| entry.value().clone()).collect();
+        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        found
+    }
+}

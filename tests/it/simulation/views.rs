@@ -1,0 +1,109 @@
+//! What the simulation sees of the store: the rows as they are, without asking the store's own questions.
+
+use std::sync::Arc;
+
+use callboard::model::{DeliveryState, News, RunId, RunState, Timestamp, WorkspaceKey};
+use uuid::Uuid;
+
+use super::world::{Key, World};
+use crate::memory::{MemoryStore, Row, Truth};
+
+/// An attempt under way.
+#[derive(Debug, Clone)]
+pub struct UnderWay {
+    pub number: u64,
+    pub attempt: usize,
+    pub template: Option<String>,
+    pub unknown_since: Option<Timestamp>,
+}
+
+/// A delivery, with what names it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub id: Uuid,
+    pub key: Key,
+    pub state: DeliveryState,
+    pub reason: String,
+}
+
+impl Seen {
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, DeliveryState::Pending | DeliveryState::InFlight | DeliveryState::Unknown)
+    }
+}
+
+fn key(row: &Row) -> Option<Key> {
+    let change = row.news.change()?;
+    Some((World::place_of(&row.to.to_string()), row.template.clone(), change.run.id.clone(), change.sequence))
+}
+
+fn under_way(truth: &Truth, to: &str) -> Option<UnderWay> {
+    let mut found =
+        truth.rows.iter().filter(|(_, row)| row.state == DeliveryState::InFlight && row.to.to_string() == to);
+    let (number, row) = found.next()?;
+    Some(UnderWay {
+        number: *number,
+        attempt: row.attempts.len(),
+        template: row.template.clone(),
+        unknown_since: row.unknown_since,
+    })
+}
+
+pub fn in_flight(store: &MemoryStore, to: &str) -> Option<UnderWay> {
+    store.look(|truth| under_way(truth, to))
+}
+
+/// Open deliveries of a destination.
+pub fn open(store: &MemoryStore, to: &str) -> usize {
+    store.look(|truth| truth.rows.values().filter(|row| row.is_open() && row.to.to_string() == to).count())
+}
+
+pub fn any_open(store: &MemoryStore) -> Option<String> {
+    store.look(|truth| {
+        let row = truth.rows.values().find(|row| row.is_open())?;
+        Some(format!("{} to {}, {:?} until {}", row.key.2, row.to, row.state, row.next_at))
+    })
+}
+
+/// Deliveries of changes.
+pub fn all(store: &MemoryStore) -> Vec<Seen> {
+    let seen = |row: &Row| {
+        let reason = row.reason.clone().unwrap_or_default();
+        Some(Seen { id: row.id, key: key(row)?, state: row.state, reason })
+    };
+    store.look(|truth| truth.rows.values().filter_map(seen).collect())
+}
+
+/// The outcome of an attempt; `None`: it has not ended.
+pub fn outcome(store: &MemoryStore, number: u64, attempt: usize) -> Option<String> {
+    store.look(|truth| truth.rows.get(&number)?.attempts.get(attempt - 1)?.outcome.clone())
+}
+
+/// Changes of runs in the order of their recording, from the `from`th on.
+pub fn changes(store: &MemoryStore, from: u64) -> Vec<(u64, Arc<News>)> {
+    let mut changes: Vec<_> = store.look(|truth| {
+        let new = truth.changes.values().filter(|kept| kept.recorded > from && kept.news.change().is_some());
+        new.map(|kept| (kept.recorded, Arc::clone(&kept.news))).collect()
+    });
+    changes.sort_by_key(|(recorded, _)| *recorded);
+    changes
+}
+
+/// Notices by subject in order: whether each ends its trouble.
+pub fn announced(store: &MemoryStore) -> Vec<(String, bool)> {
+    store.look(|truth| {
+        let notices = truth.changes.values().filter_map(|kept| match kept.news.as_ref() {
+            News::Notice(notice) => Some((notice.kind.subject(), notice.kind.is_end())),
+            News::Change(_) => None,
+        });
+        notices.collect()
+    })
+}
+
+pub fn run(store: &MemoryStore, workspace: &WorkspaceKey, run: &RunId) -> Option<RunState> {
+    store.look(|truth| truth.runs.get(&(workspace.clone(), run.clone())).cloned())
+}
+
+pub fn has_in_flight(store: &MemoryStore) -> bool {
+    store.look(|truth| truth.rows.values().any(|row| row.state == DeliveryState::InFlight))
+}

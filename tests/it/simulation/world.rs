@@ -1,0 +1,533 @@
+//! Everything around the bot: the pipelines as they truly are, and the destinations, which keep the rules that chat
+//! platforms keep and write down what breaks them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use callboard::channels::{Channel, DIALECTS};
+use callboard::model::{
+    Change, Content, Dialect, Folding, Message, Outcome, Pace, Repetitions, RunId, Snapshot, Stage, Status, Terms,
+    Timestamp, Workspace,
+};
+use tokio::sync::oneshot;
+
+use super::scenario::{Condition, PLACES};
+use super::views;
+use crate::memory::MemoryStore;
+
+pub const NONCE_KEPT: Duration = Duration::from_secs(90);
+const STAGES: [&str; 2] = ["BUILD", "PROD"];
+
+/// On which terms each of [`PLACES`] takes messages.
+pub fn terms(place: usize) -> Terms {
+    const THREE_A_MINUTE: &[Pace] = &[Pace { count: 3, window: Duration::from_secs(60) }];
+    const ONE_A_SECOND: &[Pace] = &[Pace { count: 1, window: Duration::from_secs(1) }];
+    const FIVE_IN_FIVE: &[Pace] = &[Pace { count: 5, window: Duration::from_secs(5) }];
+    let (paces, repetitions): (&'static [Pace], _) = match place {
+        0 => (THREE_A_MINUTE, Repetitions::Shown),
+        1 | 2 => (FIVE_IN_FIVE, Repetitions::MergedFor(NONCE_KEPT)),
+        3 => (&[], Repetitions::Merged),
+        5 => (ONE_A_SECOND, Repetitions::Shown),
+        _ => (&[], Repetitions::Shown),
+    };
+    Terms { paces, repetitions }
+}
+
+/// The rooms of one bot share an account.
+pub fn account(place: usize) -> Option<&'static str> {
+    (place == 1 || place == 2).then_some("nonce")
+}
+
+/// The template set of some standing subscriptions: their messages are others than those of the default one.
+pub const STANDING_TEMPLATE: &str = "release";
+
+/// One change as one destination was to hear it: place, template, run, sequence.
+pub type Key = (usize, Option<String>, RunId, i64);
+
+/// A request at a destination's door.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub keys: Vec<Key>,
+    /// The delivery that led it, and its attempt.
+    pub lead: (u64, usize),
+    /// People see it: it arrived, and the platform did not recognise a repetition.
+    pub seen: bool,
+}
+
+#[derive(Default)]
+pub struct World {
+    /// Seconds since the beginning, by a clock that never goes back.
+    pub steady: Duration,
+    /// How far the bot's clock is behind.
+    pub behind: Duration,
+    pub runs: Vec<Vec<Snapshot>>,
+    pub places: Vec<Place>,
+    pub arrivals: Vec<Arrival>,
+    /// The first broken rule.
+    pub broken: Option<String>,
+    /// Notices as they arrived.
+    pub notices: Vec<(String, bool)>,
+    /// When the account of a bot takes messages again.
+    account_opens: Duration,
+    account_closed: Duration,
+    account_why: &'static str,
+    pub trace: Option<Vec<String>>,
+}
+
+pub struct Place {
+    pub condition: Condition,
+    requests: Vec<Duration>,
+    /// No request is allowed before.
+    opens: Duration,
+    why: &'static str,
+    pub gone: bool,
+    under_way: usize,
+    held: Vec<oneshot::Sender<()>>,
+    /// When each message id arrived first, and what it said.
+    received: BTreeMap<uuid::Uuid, (Duration, String)>,
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        Place {
+            condition: Condition::Good,
+            requests: Vec::new(),
+            opens: Duration::ZERO,
+            why: "",
+            gone: false,
+            under_way: 0,
+            held: Vec::new(),
+            received: BTreeMap::new(),
+        }
+    }
+}
+
+pub fn workspace() -> Workspace {
+    Workspace { name: "warehouse".into(), region: "cn-shanghai".into(), project_id: 10_000 }
+}
+
+pub fn run_id(run: usize) -> RunId {
+    format!("run-{run}").parse().unwrap()
+}
+
+impl World {
+    pub fn new(runs: usize) -> World {
+        let places = PLACES.iter().map(|_| Place::default()).collect();
+        World { runs: vec![Vec::new(); runs], places, ..World::default() }
+    }
+
+    pub fn begin() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    /// What the bot's clock shows.
+    pub fn now(&self) -> Timestamp {
+        // Far enough from the beginning for any step back.
+        World::begin() + Duration::from_secs(1_000_000) + self.steady - self.behind
+    }
+
+    pub fn breaks(&mut self, rule: impl Into<String>) {
+        if self.broken.is_none() {
+            let rule = rule.into();
+            self.note(|| format!("BROKEN {rule}"));
+            self.broken = Some(rule);
+        }
+    }
+
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        let at = self.steady.as_secs_f64();
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{at:>10.1} {}", line()));
+        }
+    }
+
+    // --------------------------------------------------------------------------------------------------- pipelines
+
+    /// The run's next step: it appears, its stages begin and pass one after the other, it ends.
+    pub fn advance(&mut self, run: usize) {
+        let versions = &self.runs[run];
+        let mut next = versions.last().cloned().unwrap_or_else(|| {
+            let stage = |(index, code): (usize, &&str)| Stage {
+                code: (*code).to_owned(),
+                name: String::new(),
+                step: index as i64 + 1,
+                kind: "Deploy".into(),
+                status: Status::Init,
+                message: String::new(),
+            };
+            Snapshot {
+                id: run_id(run),
+                description: String::new(),
+                creator: "1".into(),
+                status: Status::Init,
+                message: String::new(),
+                created_at: Some(self.now()),
+                modified_at: None,
+                stages: STAGES.iter().enumerate().map(stage).collect(),
+            }
+        });
+        if !versions.is_empty() {
+            if next.status.is_terminal() {
+                return;
+            }
+            next.status = Status::Running;
+            match next.stages.iter_mut().find(|stage| stage.status != Status::Success) {
+                Some(stage) if stage.status == Status::Running => stage.status = Status::Success,
+                Some(stage) => stage.status = Status::Running,
+                None => next.status = Status::Success,
+            }
+        }
+        self.runs[run].push(next);
+    }
+
+    pub fn fail(&mut self, run: usize) {
+        let Some(mut next) = self.runs[run].last().cloned() else { return };
+        let running = next.stages.iter_mut().find(|stage| stage.status == Status::Running);
+        if let Some(stage) = running {
+            stage.status = Status::Fail;
+            next.status = Status::Fail;
+            self.runs[run].push(next);
+        }
+    }
+
+    pub fn again(&mut self, run: usize) {
+        let Some(mut next) = self.runs[run].last().cloned() else { return };
+        if let Some(stage) = next.stages.iter_mut().find(|stage| stage.status == Status::Fail) {
+            stage.status = Status::Running;
+            next.status = Status::Running;
+            self.runs[run].push(next);
+        }
+    }
+
+    /// The stage was in this status at some time, or is skipped over on the way.
+    pub fn truly(&self, run: &RunId, code: &str, status: &Status) -> bool {
+        let versions = self.runs.iter().flatten().filter(|version| version.id == *run);
+        versions.filter_map(|version| version.stage(code)).any(|stage| stage.status == *status)
+    }
+
+    /// The list as it is, or as it was `stale` versions ago.
+    pub fn list(&self, stale: usize) -> Vec<Snapshot> {
+        let seen = |versions: &Vec<Snapshot>| versions.get(versions.len().checked_sub(1 + stale)?).cloned();
+        self.runs.iter().filter_map(seen).collect()
+    }
+
+    // ------------------------------------------------------------------------------------------------ destinations
+
+    pub fn place_of(name: &str) -> usize {
+        PLACES.iter().position(|place| *place == name).unwrap()
+    }
+
+    /// Credentials are those of all rooms of a bot.
+    pub fn becomes(&mut self, place: usize, condition: Condition) {
+        let denies = |condition| condition == Condition::Denying;
+        let rooms = (0..PLACES.len()).filter(|room| account(*room).is_some() && account(*room) == account(place));
+        if denies(condition) || denies(self.places[place].condition) {
+            for room in rooms {
+                self.places[room].condition = if denies(condition) { condition } else { Condition::Good };
+            }
+        }
+        self.places[place].condition = condition;
+    }
+
+    /// A person mended it and said so.
+    pub fn mend(&mut self, place: usize) {
+        self.places[place].gone = false;
+        self.places[place].opens = Duration::ZERO;
+        if account(place).is_some() {
+            self.account_opens = Duration::ZERO;
+        }
+    }
+
+    pub fn answer_all(&mut self) {
+        for place in &mut self.places {
+            for held in place.held.drain(..) {
+                // Whoever waited may be dead.
+                let _ = held.send(());
+            }
+        }
+    }
+
+    /// What was under way died with the process; what it had been answered and had not written down, nobody knows.
+    pub fn dies(&mut self, store: &MemoryStore) {
+        for (number, place) in self.places.iter_mut().enumerate() {
+            place.under_way = 0;
+            place.held.clear();
+            if views::in_flight(store, PLACES[number]).is_some() {
+                (place.opens, place.gone) = (Duration::ZERO, false);
+                if account(number).is_some() {
+                    self.account_opens = Duration::ZERO;
+                }
+            }
+        }
+    }
+
+    fn keys(place: usize, message: &Message, template: &Option<String>) -> Vec<Key> {
+        let key = |change: &Change| (place, template.clone(), change.run.id.clone(), change.sequence);
+        match &message.content {
+            Content::Change(change) => vec![key(change)],
+            Content::Digest { changes, .. } => changes.iter().map(key).collect(),
+            Content::Notice(_) => Vec::new(),
+        }
+    }
+
+    /// A request is at the door: is it allowed to be there?
+    fn check_request(&mut self, place: usize, store: &MemoryStore, message: &Message) {
+        let now = self.steady;
+        let name = PLACES[place];
+        let (opens, why) = (self.places[place].opens, self.places[place].why);
+        if now < opens {
+            self.breaks(format!("limits: {name} was sent to {:?} too early ({why})", opens - now));
+        }
+        // What was claimed together with the message that closed it may be under way already.
+        if account(place).is_some() && now < self.account_opens && now > self.account_closed {
+            let (left, why) = (self.account_opens - now, self.account_why);
+            self.breaks(format!("limits: the bot of {name} was used {left:?} too early ({why})"));
+        }
+        if self.places[place].gone {
+            self.breaks(format!("dead: {name} was sent to before anybody acted"));
+        }
+        if self.places[place].under_way > 0 {
+            self.breaks(format!("one at a time: two messages are under way to {name}"));
+        }
+        for pace in terms(place).paces {
+            let requests = &self.places[place].requests;
+            let within = requests.iter().filter(|at| now - **at < pace.window).count();
+            if within >= pace.count {
+                self.breaks(format!("limits: {name} got more than {} messages in {:?}", pace.count, pace.window));
+            }
+        }
+        if views::in_flight(store, name).is_none() {
+            self.breaks(format!("intent first: {name} was sent something that nobody claimed"));
+        }
+        self.check_content(place, store, message);
+        self.places[place].requests.push(now);
+    }
+
+    fn check_content(&mut self, place: usize, store: &MemoryStore, message: &Message) {
+        let name = PLACES[place];
+        let tried = views::in_flight(store, name);
+        let repeats = tried.as_ref().is_some_and(|tried| tried.unknown_since.is_some());
+        let marked = message.title.contains('↻');
+        let merged = match terms(place).repetitions {
+            Repetitions::Shown => false,
+            Repetitions::Merged => true,
+            Repetitions::MergedFor(_) => self.behind == Duration::ZERO,
+        };
+        if repeats && !merged && !marked && matches!(terms(place).repetitions, Repetitions::Shown) {
+            self.breaks(format!("honesty: {name} gets a possible repetition without a word"));
+        }
+        if !repeats && marked {
+            self.breaks(format!("honesty: {name} gets a first message marked as a repetition"));
+        }
+        match &message.content {
+            Content::Change(change) => {
+                let age = self.now().duration_since(change.at).as_secs();
+                let is_old = age > 600 && !change.is_urgent() || age > 6 * 3600;
+                if (is_old || change.unseen_since.is_some()) && !repeats {
+                    self.breaks(format!("staleness: {name} hears as news what is {age} s old"));
+                }
+            }
+            Content::Digest { changes, why: Folding::Rate } => {
+                let waiting = views::open(store, name);
+                let carried = if place == 0 { 3 } else { 60 };
+                let has_pace = !terms(place).paces.is_empty() || self.places[place].why == "429";
+                if !repeats && (!has_pace || waiting <= carried && self.places[place].why != "429") {
+                    self.breaks(format!("one message for each change: {name} could carry {waiting} one by one"));
+                }
+                if changes.is_empty() {
+                    self.breaks("a digest of nothing");
+                }
+            }
+            Content::Digest { changes, why: Folding::Late } => {
+                if changes.iter().any(|change| change.run.id != changes[0].run.id) {
+                    self.breaks(format!("catch-up: {name} gets several runs in one"));
+                }
+            }
+            Content::Notice(notice) => self.notices.push((notice.kind.subject(), notice.kind.is_end())),
+        }
+    }
+
+    /// The message arrives. Says whether people see it.
+    fn arrive(&mut self, place: usize, message: &Message, keys: &[Key]) {
+        let now = self.steady;
+        let says = format!("{:?} {}", keys, message.title.replace('↻', ""));
+        let kept = match terms(place).repetitions {
+            Repetitions::Shown => None,
+            Repetitions::MergedFor(span) => Some(span),
+            Repetitions::Merged => Some(Duration::MAX),
+        };
+        let before = self.places[place].received.get(&message.id).cloned();
+        let merged = match (&before, kept) {
+            (Some((at, _)), Some(span)) => now - *at < span,
+            _ => false,
+        };
+        match before {
+            Some((_, said)) if said != says => {
+                self.breaks(format!("constant: {} got another text under the same id", PLACES[place]));
+            }
+            Some(_) => {}
+            None => drop(self.places[place].received.insert(message.id, (now, says.clone()))),
+        }
+        if let Some(request) = self.arrivals.last_mut() {
+            request.seen = !merged;
+        }
+    }
+
+    /// What the destination does with the message, and what the bot hears of it. `None`: when it is answered.
+    fn respond(&mut self, place: usize, message: &Message, keys: &[Key]) -> Option<Outcome> {
+        let now = self.steady;
+        let second = Duration::from_secs(1);
+        let condition = self.places[place].condition;
+        let reason = || format!("{condition:?}");
+        let close = |world: &mut World, wait: Duration, why| {
+            let place = &mut world.places[place];
+            place.opens = place.opens.max(now + wait);
+            place.why = why;
+        };
+        // What fails is left alone for two seconds, less a fifth by chance.
+        let backoff = second.mul_f64(1.6);
+        Some(match condition {
+            Condition::Good => {
+                self.arrive(place, message, keys);
+                Outcome::Delivered { message_id: Some("1".into()), pause: None }
+            }
+            Condition::Full(seconds) => {
+                self.arrive(place, message, keys);
+                close(self, second * u32::from(seconds), "it was full");
+                Outcome::Delivered { message_id: None, pause: Some(second * u32::from(seconds)) }
+            }
+            Condition::Slow => {
+                self.arrive(place, message, keys);
+                return None;
+            }
+            Condition::Picky if keys.len() > 1 => Outcome::Reject { reason: reason() },
+            Condition::Picky => {
+                self.arrive(place, message, keys);
+                Outcome::Delivered { message_id: None, pause: None }
+            }
+            Condition::Refusing => {
+                self.places[place].condition = Condition::Good;
+                Outcome::Reject { reason: reason() }
+            }
+            Condition::Down => {
+                close(self, backoff, "it was down");
+                Outcome::Retry { after: None, reason: reason() }
+            }
+            Condition::Mute => {
+                self.arrive(place, message, keys);
+                close(self, backoff, "it was mute");
+                Outcome::Unknown { after: None, reason: reason() }
+            }
+            Condition::Deaf => {
+                close(self, backoff, "it was deaf");
+                Outcome::Unknown { after: None, reason: reason() }
+            }
+            Condition::Limiting(after, whole) => {
+                let wait = after.map_or(second.mul_f64(4.0), |after| second * u32::from(after));
+                let whole = whole && account(place).is_some();
+                if whole {
+                    self.account_opens = self.account_opens.max(now + wait);
+                    (self.account_closed, self.account_why) = (now, "429");
+                } else {
+                    close(self, wait, "429");
+                }
+                Outcome::Limited {
+                    after: after.map(|after| second * u32::from(after)),
+                    account: whole,
+                    reason: reason(),
+                }
+            }
+            Condition::Gone => {
+                self.places[place].gone = true;
+                Outcome::Dead { reason: reason() }
+            }
+            Condition::Denying if account(place).is_some() => {
+                self.account_opens = self.account_opens.max(now + second.mul_f64(48.0));
+                (self.account_closed, self.account_why) = (now, "401");
+                Outcome::Denied { reason: reason() }
+            }
+            Condition::Denying => {
+                self.places[place].gone = true;
+                Outcome::Denied { reason: reason() }
+            }
+            Condition::Panicking => {
+                self.places[place].condition = Condition::Good;
+                close(self, backoff, "we broke");
+                self.places[place].under_way -= 1;
+                // No hook prints it.
+                std::panic::resume_unwind(Box::new("simulated"))
+            }
+        })
+    }
+}
+
+/// A way out into the world.
+pub struct Door {
+    pub world: Arc<Mutex<World>>,
+    pub store: Arc<MemoryStore>,
+    /// The place, or the surface whose rooms are places.
+    pub name: &'static str,
+}
+
+impl Door {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn place(&self, address: &str) -> usize {
+        let name = if address.is_empty() { self.name.to_owned() } else { format!("{}:{address}", self.name) };
+        World::place_of(&name)
+    }
+}
+
+#[async_trait]
+impl Channel for Door {
+    fn dialect(&self) -> Dialect {
+        DIALECTS[0]
+    }
+
+    fn terms(&self) -> Terms {
+        terms(if self.name == "nonce" { 1 } else { World::place_of(self.name) })
+    }
+
+    async fn send(&self, address: &str, message: &Message, _: Timestamp) -> Outcome {
+        let place = self.place(address);
+        let held = {
+            let mut world = self.world();
+            world.check_request(place, &self.store, message);
+            let under_way = views::in_flight(&self.store, PLACES[place]);
+            let template = under_way.as_ref().and_then(|row| row.template.clone());
+            let keys = World::keys(place, message, &template);
+            let lead = under_way.map_or((0, 1), |row| (row.number, row.attempt));
+            world.arrivals.push(Arrival { keys: keys.clone(), lead, seen: false });
+            world.note(|| format!("{} is sent {:?} {}", PLACES[place], keys, message.content.event_type()));
+            world.places[place].under_way += 1;
+            match world.respond(place, message, &keys) {
+                Some(outcome) => {
+                    world.places[place].under_way -= 1;
+                    return outcome;
+                }
+                None => {
+                    let (answer, held) = oneshot::channel();
+                    world.places[place].held.push(answer);
+                    held
+                }
+            }
+        };
+        drop(held.await);
+        let mut world = self.world();
+        world.places[place].under_way = world.places[place].under_way.saturating_sub(1);
+        // The pace counts from the answer on.
+        let now = world.steady;
+        if let Some(last) = world.places[place].requests.last_mut() {
+            *last = (*last).min(now);
+        }
+        Outcome::Delivered { message_id: None, pause: None }
+    }
+
+    async fn probe(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
