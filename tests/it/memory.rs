@@ -212,6 +212,8 @@ pub struct Truth {
     /// In order of recording.
     pub rows: BTreeMap<u64, Row>,
     pub rows_recorded: u64,
+    /// The numbers of all open rows, and of some that have ended since the last claim.
+    pub open: BTreeSet<u64>,
     pub places: BTreeMap<String, Place>,
     /// All that was ever owed, and what became of what was deleted since.
     pub deleted: Ledger,
@@ -402,7 +404,8 @@ impl Truth {
     }
 
     fn owe(&mut self, row: Row) {
-        let same = |old: &Row| old.key == row.key && old.to == row.to && old.template == row.template;
+        let of_change = |old: &Row| old.key.2 == row.key.2 && old.key == row.key;
+        let same = |old: &Row| of_change(old) && old.to == row.to && old.template == row.template;
         if self.rows.values().any(same) {
             return;
         }
@@ -411,6 +414,7 @@ impl Truth {
         self.merged += if is_planted(Bug::LedgerForgets) { 0 } else { others };
         self.rows_recorded += 1;
         self.rows.insert(self.rows_recorded, row);
+        self.open.insert(self.rows_recorded);
     }
 
     fn announce(&mut self, announcement: &Announcement) -> bool {
@@ -484,7 +488,8 @@ struct Turn {
 
 impl Truth {
     fn open_rows(&self) -> impl Iterator<Item = (u64, &Row)> {
-        self.rows.iter().filter(|(_, row)| row.is_open()).map(|(number, row)| (*number, row))
+        let rows = self.open.iter().filter_map(|number| Some((*number, self.rows.get(number)?)));
+        rows.filter(|(_, row)| row.is_open())
     }
 
     /// The open rows of the same destination and run as this one, in order.
@@ -551,6 +556,8 @@ impl Truth {
     }
 
     fn claim(&mut self, now: Timestamp, room: Room, policy: &dyn Policy) -> Claims {
+        let rows = &self.rows;
+        self.open.retain(|number| rows.get(number).is_some_and(Row::is_open));
         let mut claims = Claims::default();
         let later = |claims: &mut Claims, at: Timestamp| {
             claims.next_at = Some(claims.next_at.map_or(at, |earliest| earliest.min(at)));
@@ -740,15 +747,23 @@ impl Truth {
     }
 
     fn release(&mut self, under_way: &[Uuid]) {
-        for row in self.rows.values_mut() {
-            if row.state == DeliveryState::InFlight && !under_way.contains(&row.id) {
+        let numbers: Vec<u64> = self.rows.keys().copied().collect();
+        for number in numbers {
+            let orphaned = self.rows[&number].state == DeliveryState::Superseded && !self.bound_to(number).is_empty();
+            let row = self.rows.get_mut(&number).unwrap();
+            if (row.state != DeliveryState::InFlight && !orphaned) || under_way.contains(&row.id) {
+                continue;
+            }
+            let Some(begun) = row.attempts.last_mut() else { continue };
+            begun.ended_at = Some(begun.started_at);
+            begun.outcome = Some("retry".to_owned());
+            begun.reason = Some("the store did not say that it was claimed".to_owned());
+            self.writes += 1;
+            if orphaned {
+                self.free(number, None);
+            } else {
                 row.state = if row.unknown_since.is_some() { DeliveryState::Unknown } else { DeliveryState::Pending };
-                let begun = row.attempts.last_mut().unwrap();
-                begun.ended_at = Some(begun.started_at);
-                begun.outcome = Some("retry".to_owned());
-                begun.reason = Some("the store did not say that it was claimed".to_owned());
                 row.reason.clone_from(&begun.reason);
-                self.writes += 1;
             }
         }
     }
@@ -861,6 +876,7 @@ impl Truth {
             return false;
         }
         (row.state, row.next_at, row.settled_at) = (DeliveryState::Pending, ms(now), None);
+        self.open.insert(number);
         self.writes += 1;
         true
     }

@@ -68,6 +68,7 @@ on_every_store! {
     what_is_discarded_while_under_way_decides_at_its_end_about_what_it_told,
     what_is_discarded_while_under_way_and_fails_frees_what_it_was_to_tell,
     what_is_discarded_while_under_way_and_never_ends_frees_what_it_was_to_tell,
+    what_was_claimed_and_nobody_heard_of_it_is_claimed_again,
     what_is_discarded_out_of_a_digest_is_told_no_more,
     a_trouble_is_told_once_and_so_is_its_end,
     what_an_end_brings_with_it_is_written_with_it,
@@ -721,6 +722,22 @@ async fn what_is_discarded_while_under_way_and_never_ends_frees_what_it_was_to_t
     let (_, attempts) = scene.store.delivery(&digest.lead.id.to_string()).await.unwrap().unwrap();
     assert_eq!(attempts[0].outcome.as_deref(), Some("unknown"));
     assert_eq!(scene.store.overview().await.unwrap().recovered, [], "nobody waits for it");
+}
+
+async fn what_was_claimed_and_nobody_heard_of_it_is_claimed_again(scene: Scene) {
+    let digest = digest(&scene).await;
+    scene.record(&moved("r9", 1, &["dev", "discord:1"])).await;
+    let heard = scene.claim(at(60), 1).await;
+    let unheard = scene.claim(at(60), 9).await;
+    assert!(scene.store.discard(digest.lead.id, at(65)).await.unwrap());
+    scene.store.release(&[heard[0].lead.id]).await.unwrap();
+    let again = scene.claim(at(70), 9).await;
+    assert_eq!(told(&again), [line("ops", "r3", 2), line("discord:1", "r9", 1)]);
+    assert_eq!((again[1].lead.id, again[1].lead.attempt), (unheard[0].lead.id, 2));
+    assert!(again.iter().all(|message| message.lead.unknown_since.is_none()), "nothing of it left");
+    let (_, attempts) = scene.store.delivery(&unheard[0].lead.id.to_string()).await.unwrap().unwrap();
+    assert_eq!((attempts[0].outcome.as_deref(), attempts[0].ended_at), (Some("retry"), Some(at(60))));
+    scene.balance().await;
 }
 
 async fn what_is_discarded_out_of_a_digest_is_told_no_more(scene: Scene) {

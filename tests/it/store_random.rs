@@ -28,7 +28,7 @@ struct Dice {
 }
 
 impl Dice {
-    fn new(seed: u64) -> Arc<dyn Policy> {
+    fn of(seed: u64) -> Arc<dyn Policy> {
         Arc::new(Dice { seed, ids: Mutex::new(1) })
     }
 
@@ -102,17 +102,47 @@ fn seconds(moment: Timestamp) -> i64 {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Record { run: usize, owed: Vec<(usize, usize, bool, bool)> },
-    Claim { messages: usize, probes: usize },
-    Settle { which: usize, how: usize, wait: i64 },
+    Record {
+        run: usize,
+        owed: Vec<(usize, usize, bool, bool)>,
+    },
+    Claim {
+        messages: usize,
+        probes: usize,
+    },
+    Settle {
+        which: usize,
+        how: usize,
+        wait: i64,
+    },
     SettleAgain,
-    Discard { which: usize },
-    Retry { which: usize },
-    Revive { to: usize },
-    Announce { about: usize, is_end: bool },
-    Subscribe { run: usize, to: usize },
-    Prune { ago: i64 },
-    Pass { seconds: i64 },
+    Discard {
+        which: usize,
+    },
+    Retry {
+        which: usize,
+    },
+    Revive {
+        to: usize,
+    },
+    Announce {
+        about: usize,
+        is_end: bool,
+    },
+    Subscribe {
+        run: usize,
+        to: usize,
+    },
+    Prune {
+        ago: i64,
+    },
+    Pass {
+        seconds: i64,
+    },
+    /// Of what is under way, only so many are known to be.
+    Release {
+        heard: usize,
+    },
     Die,
 }
 
@@ -130,6 +160,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..RUNS.len(), 0..ROOMS.len()).prop_map(|(run, to)| Step::Subscribe { run, to }),
         1 => (0..200_i64).prop_map(|ago| Step::Prune { ago }),
         3 => (1..40_i64).prop_map(|seconds| Step::Pass { seconds }),
+        1 => (0..4_usize).prop_map(|heard| Step::Release { heard }),
         1 => Just(Step::Die),
     ];
     prop::collection::vec(step, 1..60)
@@ -164,7 +195,7 @@ struct Side {
 
 impl Side {
     async fn on(ground: Ground, seed: u64) -> Side {
-        Side { store: Some(ground.owner().await), ground, policy: Dice::new(seed) }
+        Side { store: Some(ground.owner().await), ground, policy: Dice::of(seed) }
     }
 
     fn store(&self) -> &Arc<dyn Store> {
@@ -247,6 +278,11 @@ impl Pair {
                 self.both(async |side| side.store().prune(before).await.unwrap()).await;
             }
             Step::Pass { seconds } => self.now += seconds,
+            Step::Release { heard } => {
+                self.in_flight.truncate(*heard);
+                let known: Vec<Uuid> = self.in_flight.iter().map(|message| message.lead.id).collect();
+                self.both(async |side| side.store().release(&known).await.unwrap()).await;
+            }
             Step::Die => self.die().await,
         }
     }

@@ -1,9 +1,10 @@
 //! Settling: how an attempt ended, and what that means for the row, for what it told beside its own, and for the
 //! destination.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, Row, ToSql, params};
 use uuid::Uuid;
 
 use super::queues::{self, End, Found};
@@ -37,14 +38,20 @@ pub fn settle(connection: &Connection, settlement: &Settlement, policy: &Arc<dyn
     Ok(())
 }
 
-/// See [`crate::store::Store::release`].
+/// What was claimed, and its claimer never heard of it, is claimed again.
 pub fn release(connection: &Connection, under_way: &[Uuid]) -> rusqlite::Result<()> {
-    let in_flight: Vec<(i64, String)> = connection
-        .prepare_cached(sql::ALL_IN_FLIGHT)?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    for (number, _) in in_flight.iter().filter(|(_, id)| under_way.iter().all(|known| known.to_string() != *id)) {
-        connection.prepare_cached(sql::RELEASE_ATTEMPT)?.execute(params![number, UNHEARD])?;
+    let under_way: BTreeSet<String> = under_way.iter().map(Uuid::to_string).collect();
+    let read = |row: &Row<'_>, id: usize| Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, String>(id)?));
+    let list = |statement: &str, id: usize| -> rusqlite::Result<Vec<(i64, u32, String)>> {
+        connection.prepare_cached(statement)?.query_map([], |row| read(row, id))?.collect()
+    };
+    let is_unheard = |found: &(i64, u32, String)| !under_way.contains(&found.2);
+    for (number, attempt, _) in list(sql::ORPHANS, 3)?.into_iter().filter(is_unheard) {
+        connection.prepare_cached(sql::RELEASE_ATTEMPT)?.execute(params![number, attempt, UNHEARD])?;
+        queues::free(connection, number, None)?;
+    }
+    for (number, attempt, _) in list(sql::ALL_IN_FLIGHT, 2)?.into_iter().filter(is_unheard) {
+        connection.prepare_cached(sql::RELEASE_ATTEMPT)?.execute(params![number, attempt, UNHEARD])?;
         connection.prepare_cached(sql::RELEASE_DELIVERY)?.execute(params![number, UNHEARD])?;
     }
     Ok(())

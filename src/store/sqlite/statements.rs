@@ -277,24 +277,24 @@ pub const ATTEMPTS: &str = "
 pub const IN_FLIGHT_BY_DESTINATION: &str = "
     SELECT destination, count(*) FROM deliveries WHERE state = 'in_flight' GROUP BY destination ORDER BY destination";
 
-pub const ALL_IN_FLIGHT: &str = "
-    SELECT number, id FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight'";
-
-pub const RELEASE_ATTEMPT: &str = "
-    UPDATE attempts SET outcome = 'retry', ended_at = started_at, reason = ?2
-    WHERE delivery = ?1 AND outcome IS NULL";
-
-pub const RELEASE_DELIVERY: &str = "
-    UPDATE deliveries SET state = CASE WHEN unknown_at IS NULL THEN 'pending' ELSE 'unknown' END, reason = ?2
-    WHERE number = ?1";
-
 /// A person discarded a message while it was under way; what it told beside its own waits for the end of that.
 pub const ORPHANS: &str = "
-    SELECT DISTINCT lead.number, a.attempt, a.started_at
+    SELECT DISTINCT lead.number, a.attempt, a.started_at, lead.id
     FROM deliveries AS told INDEXED BY deliveries_bound
     JOIN deliveries AS lead ON lead.number = told.carrier
     JOIN attempts AS a ON a.delivery = lead.number AND a.attempt = lead.attempt
     WHERE told.carrier IS NOT NULL AND told.state = 'pending' AND lead.state = 'superseded'";
+
+pub const ALL_IN_FLIGHT: &str = "
+    SELECT number, attempt, id FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight'";
+
+/// Nothing of it left.
+pub const RELEASE_ATTEMPT: &str = "
+    UPDATE attempts SET ended_at = started_at, outcome = 'retry', reason = ?3
+    WHERE delivery = ?1 AND attempt = ?2 AND outcome IS NULL";
+
+pub const RELEASE_DELIVERY: &str = "
+    UPDATE deliveries SET state = iif(unknown_at IS NULL, 'pending', 'unknown'), reason = ?2 WHERE number = ?1";
 
 pub const RECOVER_ATTEMPT: &str = "
     UPDATE attempts SET outcome = 'unknown', reason = ?3 WHERE delivery = ?1 AND attempt = ?2 AND outcome IS NULL";
@@ -404,18 +404,17 @@ mod tests {
         BOUND, CLAIM, PLACE, DROP_PLACE, SETTLE_ATTEMPT, BY_EXACT_ID, AGAIN, END, ALONE, UNFOLD, END_BOUND,
         FREE_BOUND, UNFOLD_FROM, RETRY, MAKE_DUE, OPEN_BETWEEN, NEWEST_CHANGES, ATTEMPTS, OLDEST_OPEN, IS_EXPIRED,
         DELETE_OLD_DELIVERY, DELETE_TOLD, COUNT_DELETED, DELETE_OLD_CHANGE, LEDGER,
-        RELEASE_ATTEMPT, RELEASE_DELIVERY,
     ];
 
     /// All others.
     #[rustfmt::skip]
     const OTHERS: &[&str] = &[
+        ALL_IN_FLIGHT, RELEASE_ATTEMPT, RELEASE_DELIVERY,
         DATA_VERSION, INSERT_SUBSCRIPTION, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
         ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
         PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION, ORPHANS,
         RECOVER_ATTEMPT, RECOVER_ATTEMPTS, RECOVER_DELIVERIES, LAST_RECORDED, FIND_EXPIRED, FIND_OLD_DELIVERIES,
         FIND_OLD_CHANGES, COUNT_BY_STATE, COUNT_TOLD, COUNT_CHANGES, COUNT_SUBSCRIPTIONS,
-        ALL_IN_FLIGHT,
     ];
 
     fn with_endings() -> [String; 2] {
