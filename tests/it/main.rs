@@ -16,6 +16,7 @@ mod model;
 mod pages;
 mod process;
 mod races;
+mod results;
 mod sink;
 mod store_contract;
 mod stories;
