@@ -27,12 +27,33 @@ impl Disk {
         let mut holder = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("this test needs unshare");
         let mut said = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        assert_eq!(said, "mounted\n", "this test mounts a disk in memory and may not: run it as root, or allow user namespaces");
+        assert_eq!(
+            said, "mounted\n",
+            "this test mounts a disk in memory and may not: run it as root, or allow user namespaces"
+        );
         Disk { holder }
     }
 
+    /// The disk as it is seen from outside.
     fn path(&self) -> PathBuf {
         format!("/proc/{}/root/mnt", self.holder.id()).into()
+    }
+
+    /// A place whose process sees the disk and keeps its store there.
+    async fn place(&self) -> Place {
+        let mut place = Place::of(tempfile::tempdir().unwrap(), "/mnt".into(), &["hook"]).await;
+        let holder = self.holder.id().to_string();
+        let words = ["nsenter", "--target", &holder, "--user", "--mount", "--preserve-credentials", "--"];
+        place.prefix = words.map(str::to_owned).to_vec();
+        place
+    }
+
+    /// Takes the store off the disk once no process holds it, so that it can be looked into.
+    fn unload(&self, place: &mut Place) {
+        place.home = place.folder.path().to_owned();
+        for name in super::files(&self.path()) {
+            std::fs::copy(self.path().join(&name), place.home.join(&name)).unwrap();
+        }
     }
 
     fn fill(&self) {
@@ -61,7 +82,7 @@ async fn a_disk_that_is_full_again_and_again_costs_no_message_and_repeats_none()
     println!("SEED={seed} repeats what happens");
     let mut random = fastrand::Rng::with_seed(seed);
     let disk = Disk::mount();
-    let place = Place::of(tempfile::tempdir().unwrap(), disk.path(), &["hook"]).await;
+    let mut place = disk.place().await;
     let mut process = place.start();
     place.ready(&mut process).await;
     let mut runs: Vec<RunId> = Vec::new();
@@ -88,6 +109,7 @@ async fn a_disk_that_is_full_again_and_again_costs_no_message_and_repeats_none()
     finish(&place.world, &runs);
     place.drained(&runs, 1, &mut process).await;
     place.stop(process).await;
+    disk.unload(&mut place);
     let books = Books::closed(&place, &format!("SEED={seed}")).await;
     assert_eq!((books.extra, books.unknown), (0, 0), "SEED={seed}");
     results::record("the disk full and free again", cycles, Some(seed), &books.to_string());
@@ -96,7 +118,7 @@ async fn a_disk_that_is_full_again_and_again_costs_no_message_and_repeats_none()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn started_on_a_full_disk_it_says_so_and_leaves_the_store_as_it_is() {
     let disk = Disk::mount();
-    let place = Place::of(tempfile::tempdir().unwrap(), disk.path(), &["hook"]).await;
+    let mut place = disk.place().await;
     // No store yet: it can't be made.
     disk.fill();
     let (status, said) = place.refused().await;
@@ -124,6 +146,7 @@ async fn started_on_a_full_disk_it_says_so_and_leaves_the_store_as_it_is() {
     finish(&place.world, &runs);
     place.drained(&runs, 1, &mut process).await;
     place.stop(process).await;
+    disk.unload(&mut place);
     let books = Books::closed(&place, "after a start on a full disk").await;
     assert_eq!((books.extra, books.unknown), (1, 1));
 }

@@ -20,7 +20,7 @@ async fn killed_again_and_again_it_loses_nothing_and_repeats_only_what_it_counts
     for kill in 0..kills {
         // Things happen while it lives, and go on happening while it is dead. It needs about a quarter of a second to
         // begin, so some lives end before they have.
-        let life = Instant::now() + Duration::from_micros(random.u64(1_000..500_000));
+        let life = Instant::now() + Duration::from_micros(random.u64(1_000..400_000));
         while Instant::now() < life {
             happen(&place.world, &mut runs, &mut random);
             tokio::time::sleep(Duration::from_millis(random.u64(0..6))).await;

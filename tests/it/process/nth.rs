@@ -174,9 +174,10 @@ fn failed_plainly(told: &str, status: Option<i32>, log: &str, calls: &[Call], nt
     assert!(!log.contains("panicked"), "{told}: {log}");
     let said = log.lines().filter(|line| line.contains("sync") || line.contains("can't be opened")).count();
     assert!(said > 0 || closing, "{told}: no plain message\n{log}");
+    // A sync that is repeated says "done" of what the failed one has lost. What was written anew is another matter.
     let file = &calls[failed].target;
-    let later: Vec<_> = calls[failed + 1..].iter().filter(|call| call.is_sync() && call.target == *file).collect();
-    assert!(later.is_empty(), "{told}: {file} was synced again after that had failed: {later:?}");
+    let next = calls[failed + 1..].iter().find(|call| call.target == *file && call.name != "unlink");
+    assert!(next.is_none_or(|call| !call.is_sync()), "{told}: {file} was synced again after that had failed");
 }
 
 /// Plays it with the deed at each of the numbers, and checks that each was reached.
