@@ -132,6 +132,8 @@ fn damage(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) -> String {
     }
 }
 
+type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 /// A damaged copy beside the lock file of the original.
 fn copy(bytes: &[u8], to: &Path) -> PathBuf {
     let path = to.join("callboard.db");
@@ -152,7 +154,7 @@ async fn look(path: &Path) -> Result<Inventory, StoreError> {
 /// `DAMAGES=5500` for more. A panic anywhere fails the test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_file_is_refused_or_still_holds_everything() {
-    let (cases, seed) = (results::cases("DAMAGES", 400), results::seed());
+    let (cases, seed) = (results::cases("DAMAGES", 200), results::seed());
     println!("SEED={seed} repeats the damages");
     let grown = grown().await;
     let mut random = fastrand::Rng::with_seed(seed);
@@ -191,7 +193,7 @@ async fn the_program_refuses_a_damaged_file_plainly_and_leaves_it_as_it_is() {
     let grown = grown().await;
     let path = grown.place.home.join("callboard.db");
     let empty_pages = |bytes: &mut Vec<u8>| bytes[4096..].iter_mut().for_each(|byte| *byte = 0);
-    let cases: [(&str, &dyn Fn(&mut Vec<u8>), &str); 6] = [
+    let cases: [(&str, Damage<'_>, &str); 6] = [
         ("cut in half", &|bytes| bytes.truncate(bytes.len() / 2), "is damaged"),
         ("cut down to nothing", &|bytes| bytes.clear(), "is damaged"),
         ("no database any more", &|bytes| bytes[..16].fill(b'x'), "is damaged"),
@@ -230,7 +232,7 @@ async fn a_store_whose_log_is_damaged_is_not_begun_anew() {
     assert!(files(&place.home).contains(&"callboard.db-wal".to_owned()), "{:?}", files(&place.home));
     let log = place.home.join("callboard.db-wal");
     let sound = std::fs::read(&log).unwrap();
-    let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 3] = [
+    let cases: [(&str, Damage<'_>); 3] = [
         ("its head is damaged", &|bytes| bytes[8] ^= 1),
         ("its first page is damaged", &|bytes| bytes[100] ^= 1),
         ("it is empty", &|bytes| bytes.clear()),

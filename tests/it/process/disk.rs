@@ -36,7 +36,7 @@ impl Disk {
 
     /// The disk as it is seen from outside.
     fn path(&self) -> PathBuf {
-        format!("/proc/{}/root/mnt", self.holder.id()).into()
+        ["/proc", &self.holder.id().to_string(), "root", "mnt"].iter().collect()
     }
 
     /// A place whose process sees the disk and keeps its store there.
