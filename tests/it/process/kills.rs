@@ -23,7 +23,7 @@ async fn killed_again_and_again_it_loses_nothing_and_repeats_only_what_it_counts
         let life = Instant::now() + Duration::from_micros(random.u64(1_000..400_000));
         while Instant::now() < life {
             happen(&place.world, &mut runs, &mut random);
-            tokio::time::sleep(Duration::from_millis(random.u64(0..6))).await;
+            tokio::time::sleep(Duration::from_millis(random.u64(0..20))).await;
         }
         process.kill();
         happen(&place.world, &mut runs, &mut random);
