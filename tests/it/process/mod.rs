@@ -171,8 +171,12 @@ allow_private = ["127.0.0.0/8"]
     /// Each of these runs' ends is told everywhere, and nothing is owed any more. However much is owed, there is always a
     /// next message.
     async fn drained(&self, runs: &[RunId], hooks: usize, process: &mut Process) {
-        while self.told("run.finished") < runs.len() * hooks {
+        loop {
+            // Counted first: the last message may come while the others are looked through.
             let before = self.sink.accepted().len();
+            if self.told("run.finished") >= runs.len() * hooks {
+                break;
+            }
             self.until("the next message", process, async || self.sink.accepted().len() > before).await;
         }
         self.until("nothing is owed any more", process, async || {

@@ -27,7 +27,7 @@ async fn a_stop_ends_well_and_in_time() {
 /// Each time several messages are under way, to sinks that take up to three seconds to answer. `STOPS=2000` for more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_in_the_middle_of_a_send_leaves_nothing_in_doubt() {
-    let (stops, seed) = (results::cases("STOPS", 16), results::seed());
+    let (stops, seed) = (results::cases("STOPS", 12), results::seed());
     println!("SEED={seed} repeats the moments of the stops");
     let one = |number: u64| stopped_while_sending(seed.wrapping_add(number));
     let all: Vec<Books> = futures_util::stream::iter((0..stops as u64).map(one)).buffer_unordered(16).collect().await;
