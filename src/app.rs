@@ -480,6 +480,10 @@ async fn keep_house(
             Ok::<(), StoreError>(())
         };
         let kept = kept.await;
+        if kept == Err(StoreError::Broken) {
+            tracing::error!(error = %StoreError::Broken, "the service ends");
+            return;
+        }
         match &kept {
             // Said once an outage.
             Err(error) if !failing => tracing::warn!(%error, "changes of other processes are not seen for now"),
@@ -487,9 +491,6 @@ async fn keep_house(
             _ => {}
         }
         failing = kept.is_err();
-        if kept == Err(StoreError::Broken) {
-            return;
-        }
     }
 }
 

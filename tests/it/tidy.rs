@@ -299,8 +299,16 @@ fn nothing_is_left_for_later_and_nothing_is_skipped() {
     let wording = ["templates", "docs", "config"].iter().flat_map(|folder| {
         ["hbs", "md", "toml", "json"].iter().flat_map(|extension| files(folder, extension)).collect::<Vec<_>>()
     });
-    let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "Cargo.toml", "deny.toml"];
-    let scripts = ["scripts/test", ".ci/run"];
+    let documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "RELIABILITY.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "Cargo.toml",
+        "deny.toml",
+    ];
+    let scripts = ["scripts/test", "scripts/prove", ".ci/run"];
     let others = documents.iter().chain(&scripts).map(|name| (*name).to_owned());
     for path in code.chain(wording).chain(others) {
         let text = text(&path);
@@ -328,7 +336,7 @@ fn no_drawer_for_odds_and_ends() {
 #[test]
 fn documents_name_files_that_exist() {
     let mut wrong = Vec::new();
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/templates.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "RELIABILITY.md", "CONTRIBUTING.md", "docs/templates.md"] {
         let text = text(document);
         let spans = text.split('`').skip(1).step_by(2);
         let is_path = |span: &&str| {
