@@ -332,7 +332,10 @@ impl Books {
 impl std::fmt::Display for Books {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Books { messages, folded, extra, unknown } = self;
-        write!(f, "{messages} messages with {folded} more changes folded into them, 0 lost, {extra} extra copies, {unknown} unknown outcomes")
+        write!(
+            f,
+            "{messages} messages with {folded} more changes folded into them, 0 lost, {extra} extra copies, {unknown} unknown outcomes"
+        )
     }
 }
 
