@@ -7,7 +7,7 @@ use std::time::Duration;
 use callboard::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
 use callboard::metrics::Metrics;
 use callboard::model::{
-    Clock, DeliveryState, Destination, Draft, Message, Prefer, Scope, Selector, Subscription, Timestamp, Tone,
+    Clock, DeliveryState, Destination, Draft, Folding, Message, Prefer, Scope, Selector, Subscription, Timestamp, Tone,
 };
 use callboard::render::Rendered;
 use callboard::store::{Ledger, Store, StoreError};
@@ -531,17 +531,18 @@ impl Life {
         if self.world().broken.is_some() {
             return;
         }
-        let (mut confirmed, mut digests) = (BTreeSet::new(), 0);
+        let mut arrived_once = BTreeSet::new();
+        let mut foldings = Vec::new();
         for arrival in &self.world().arrivals {
-            digests += u64::from(arrival.keys.len() > 1);
-            confirmed.extend(arrival.keys.iter().cloned());
+            arrived_once.extend(arrival.keys.iter().cloned());
+            foldings.extend(arrival.folding);
         }
-        for _ in 0..digests {
-            self.count("digest");
+        for folding in foldings {
+            self.count(if folding == Folding::Rate { "digest" } else { "catch-up" });
         }
         for row in views::all(&self.store) {
             let key = row.key;
-            let arrived = confirmed.contains(&key);
+            let arrived = arrived_once.contains(&key);
             match row.state {
                 DeliveryState::Delivered => self.count("delivered"),
                 DeliveryState::Dead => self.count("dead"),

@@ -52,6 +52,7 @@ pub struct Arrival {
     pub keys: Vec<Key>,
     /// The delivery that led it, and its attempt.
     pub lead: (u64, usize),
+    pub folding: Option<Folding>,
     /// People see it: it arrived, and the platform did not recognise a repetition.
     pub seen: bool,
 }
@@ -501,7 +502,11 @@ impl Channel for Door {
             let template = under_way.as_ref().and_then(|row| row.template.clone());
             let keys = World::keys(place, message, &template);
             let lead = under_way.map_or((0, 1), |row| (row.number, row.attempt));
-            world.arrivals.push(Arrival { keys: keys.clone(), lead, seen: false });
+            let folding = match &message.content {
+                Content::Digest { why, .. } => Some(*why),
+                Content::Change(_) | Content::Notice(_) => None,
+            };
+            world.arrivals.push(Arrival { keys: keys.clone(), lead, folding, seen: false });
             world.note(|| format!("{} is sent {:?} {}", PLACES[place], keys, message.content.event_type()));
             world.places[place].under_way += 1;
             match world.respond(place, message, &keys) {
