@@ -1,5 +1,7 @@
 //! The only place that constructs. Starts the loops; when one ends or the stop comes, all end.
 
+mod outages;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +13,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use self::outages::Outages;
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, CATALOG, Context};
 use crate::config::{Config, nearest};
 use crate::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
+use crate::fate::{Configuration, Configured};
 use crate::http::{self, Pages};
 use crate::meter::Meter;
 use crate::metrics::{AttemptLabels, Metrics};
-use crate::model::{Clock, Outcome, Timestamp, Workspace, elapsed};
+use crate::model::{Clock, Outcome, RunId, Timestamp, Workspace, elapsed};
 use crate::net::{Net, NetError, Refused};
 use crate::poller::Poller;
 use crate::render::{self, Renderer};
@@ -26,7 +30,7 @@ use crate::schedule::{Intervals, Limits};
 use crate::settings::{Problem, SecretError, quoted};
 use crate::sources::Source;
 use crate::sources::dataworks::DataWorks;
-use crate::store::{self, Role, Store, StoreError};
+use crate::store::{self, PlaceRow, Role, Store, StoreError};
 use crate::surfaces::{self, Ask, Inbox, Surface};
 use crate::tracker::{Spans, Tracker};
 
@@ -78,6 +82,7 @@ pub struct App {
     pub tracker: Arc<Tracker>,
     pub poller: Arc<Poller>,
     pub dispatcher: Arc<Dispatcher>,
+    pub outages: Arc<Outages>,
     pub commands: Arc<Context>,
     pub pages: Arc<Pages>,
     pub metrics: Arc<Metrics>,
@@ -102,31 +107,16 @@ impl App {
         }
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         count_recovered(store.as_ref(), &outlets, &metrics).await?;
+        warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
-        let link = Arc::clone(&source);
-        let tracker = Tracker::start(
-            Arc::clone(&store),
-            config.standing(now),
-            Box::new(move |workspace, run| link.url(workspace, run)),
-            Spans {
-                waiting_after: config.dataworks.poll.waiting_after.0,
-                blind_after: BLIND_AFTER.max(config.dataworks.poll.slowest.0 * 3),
-            },
-            Arc::clone(&metrics),
-        );
-        let tracker = Arc::new(tracker.await?);
-        let budget = &config.dataworks.budget;
-        let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: budget.per_day() };
-        let meter = Arc::new(Meter::new(source, limits, Arc::clone(&metrics)));
-        let poll = &config.dataworks.poll;
-        let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
-        let poller = Poller::new(Arc::clone(&tracker), Arc::clone(&meter), &workspaces, intervals, now);
-        let poller = Arc::new(poller);
+        let tracker = track(config, &store, &source, &metrics, now).await?;
+        let (meter, poller) = polling(config, &tracker, source, &metrics, now);
         let wording: Wording = Box::new(move |draft, reader, now| renderer.render(draft, reader, now));
+        let outages = Outages::new(Arc::clone(&store), Arc::clone(&tracker), outlets.clone(), workspaces.clone(), now);
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
             wording,
-            outlets,
+            outlets.clone(),
             Arc::clone(&tracker),
             Arc::clone(&metrics),
             Arc::clone(&clock),
@@ -138,6 +128,8 @@ impl App {
             metrics: Arc::clone(&metrics),
             workspaces: workspaces.clone(),
             hurry: Box::new(move |workspace, now| hurried.hurry(workspace, now)),
+            store: Arc::clone(&store),
+            configuration: configuration(outlets.clone()),
         };
         let pages = Pages {
             tracker: Arc::clone(&tracker),
@@ -149,6 +141,7 @@ impl App {
             started_at: now,
             clock: Arc::clone(&clock),
             draining: false.into(),
+            configuration: configuration(outlets.clone()),
         };
         let (inbox, asked) = Inbox::new();
         Ok(App {
@@ -157,6 +150,7 @@ impl App {
             tracker,
             poller,
             dispatcher: Arc::new(dispatcher),
+            outages: Arc::new(outages),
             commands: Arc::new(commands),
             pages: Arc::new(pages),
             metrics,
@@ -169,7 +163,7 @@ impl App {
 
     /// Runs until `stop`, then lets what is under way end. `Err` when a part of it ended by itself.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
-        let App { tracker, poller, dispatcher, commands, pages, store, clock, .. } = self;
+        let App { tracker, poller, dispatcher, outages, commands, pages, store, clock, .. } = self;
         let mut loops: JoinSet<&'static str> = JoinSet::new();
         // Serves to the end, so that whoever asks meanwhile hears that this process is ending.
         let serving = CancellationToken::new();
@@ -178,7 +172,8 @@ impl App {
         loops.spawn(named("polling", polling));
         let delivering = deliver(Arc::clone(&dispatcher), Arc::clone(&tracker), Arc::clone(&clock), stop.clone());
         loops.spawn(named("delivery", delivering));
-        let keeping = keep_house(store, tracker, Arc::clone(&poller), Arc::clone(&dispatcher), clock, stop.clone());
+        let keeping =
+            keep_house(store, tracker, Arc::clone(&poller), Arc::clone(&dispatcher), outages, clock, stop.clone());
         loops.spawn(named("housekeeping", keeping));
         let asked = self.asked;
         let ended = stop.clone();
@@ -230,6 +225,38 @@ impl App {
             _ => Ok(()),
         }
     }
+}
+
+/// What is known, rebuilt from the store.
+async fn track(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    source: &Arc<dyn Source>,
+    metrics: &Arc<Metrics>,
+    now: Timestamp,
+) -> Result<Arc<Tracker>, StoreError> {
+    let poll = &config.dataworks.poll;
+    let spans = Spans { waiting_after: poll.waiting_after.0, blind_after: BLIND_AFTER.max(poll.slowest.0 * 3) };
+    let link = Arc::clone(source);
+    let link = Box::new(move |workspace: &Workspace, run: &RunId| link.url(workspace, run));
+    let tracker = Tracker::start(Arc::clone(store), config.standing(now), link, spans, Arc::clone(metrics));
+    Ok(Arc::new(tracker.await?))
+}
+
+/// Who asks the source, within its budget.
+fn polling(
+    config: &Config,
+    tracker: &Arc<Tracker>,
+    source: Arc<dyn Source>,
+    metrics: &Arc<Metrics>,
+    now: Timestamp,
+) -> (Arc<Meter>, Arc<Poller>) {
+    let (poll, budget) = (&config.dataworks.poll, &config.dataworks.budget);
+    let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: budget.per_day() };
+    let meter = Arc::new(Meter::new(source, limits, Arc::clone(metrics)));
+    let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
+    let poller = Poller::new(Arc::clone(tracker), Arc::clone(&meter), &config.workspaces(), intervals, now);
+    (meter, Arc::new(poller))
 }
 
 async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {
@@ -352,6 +379,32 @@ async fn count_recovered(store: &dyn Store, outlets: &Outlets, metrics: &Metrics
     Ok(())
 }
 
+/// Destinations named in the log at the start.
+const NAMED: usize = 20;
+
+/// What is owed to a channel that was renamed or taken out waits until somebody decides.
+async fn warn_of_unconfigured(store: &dyn Store, outlets: &Outlets) -> Result<(), StoreError> {
+    let places = store.places().await?;
+    let waiting = places.iter().filter(|row| row.open > 0 && outlets.find(&row.to).is_none());
+    for PlaceRow { to, open, .. } in waiting.take(NAMED) {
+        tracing::warn!(
+            %to, open,
+            "messages wait for a destination that is not in the configuration; put it back, or give them up: \
+             `callboard deliveries list --to {to}`, then `callboard deliveries discard`"
+        );
+    }
+    Ok(())
+}
+
+/// What answers and pages ask of the configuration.
+fn configuration(outlets: Outlets) -> Configuration {
+    Box::new(move |to, dead| match (outlets.find(to), dead) {
+        (None, _) => Configured::No,
+        (Some((outlet, _)), Some(dead)) if dead.identity != outlet.identity => Configured::Anew,
+        (Some(_), _) => Configured::Yes,
+    })
+}
+
 /// The rooms that the Discord bot sits in, as a way out.
 pub fn discord_bot(settings: &surfaces::discord::Settings, net: &Net) -> Result<discord::Bot, AppError> {
     let (api, token) = discord_access(settings)?;
@@ -400,12 +453,13 @@ async fn deliver(dispatcher: Arc<Dispatcher>, tracker: Arc<Tracker>, clock: Cloc
     }
 }
 
-/// Takes over what another process wrote to the store, and forgets what ended long ago.
+/// Takes over what another process wrote to the store, tells outages, and forgets what ended long ago.
 async fn keep_house(
     store: Arc<dyn Store>,
     tracker: Arc<Tracker>,
     poller: Arc<Poller>,
     dispatcher: Arc<Dispatcher>,
+    outages: Arc<Outages>,
     clock: Clock,
     stop: CancellationToken,
 ) {
@@ -416,6 +470,9 @@ async fn keep_house(
         let kept = async {
             take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await?;
             tracker.keep_sight().await?;
+            if outages.look(now).await? {
+                dispatcher.wake();
+            }
             if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
                 pruned_at = now;
                 store.prune(now.checked_sub(KEPT).unwrap_or(Timestamp::MIN)).await?;
@@ -423,6 +480,10 @@ async fn keep_house(
             Ok::<(), StoreError>(())
         };
         let kept = kept.await;
+        if kept == Err(StoreError::Broken) {
+            tracing::error!(error = %StoreError::Broken, "the service ends");
+            return;
+        }
         match &kept {
             // Said once an outage.
             Err(error) if !failing => tracing::warn!(%error, "changes of other processes are not seen for now"),
@@ -430,9 +491,6 @@ async fn keep_house(
             _ => {}
         }
         failing = kept.is_err();
-        if kept == Err(StoreError::Broken) {
-            return;
-        }
     }
 }
 

@@ -34,6 +34,8 @@ pub mod tracker;
 
 pub mod meter;
 
+pub mod fate;
+
 pub mod poller;
 
 pub mod commands;

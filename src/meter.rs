@@ -1,14 +1,14 @@
 //! The one door to a source: every call is paid for out of the account's budget and counted.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::metrics::{ApiCall, Metrics};
 use crate::model::{RunId, Snapshot, Timestamp, Workspace, elapsed};
-use crate::schedule::{Budget, Limits, Purpose, Verdict, after};
+use crate::schedule::{Access, Budget, Limits, Purpose, Verdict, after};
 use crate::sources::{Listing, Source, SourceError, SourceErrorKind};
 
 /// Calls that can't be made later wait this long for their turn.
@@ -20,14 +20,25 @@ pub struct Meter {
     source: Arc<dyn Source>,
     limits: Limits,
     metrics: Arc<Metrics>,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
     /// By region: DataWorks counts per account and region.
-    budgets: Mutex<HashMap<String, Budget>>,
+    budgets: HashMap<String, Budget>,
+    /// The credentials are the same for all of them.
+    access: Access,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The credentials are refused, whatever the workspace: by this call, or by an earlier one and none was made. The
+    /// next one may try them at `until`.
+    #[error("{said}")]
+    Refused { said: String, until: Timestamp },
     /// No call was made.
     #[error("calls to DataWorks are rationed; the next one in {region} is possible at {}", until.strftime("%Y-%m-%d %H:%M:%S UTC"))]
     Budget { region: String, until: Timestamp },
@@ -35,7 +46,7 @@ pub enum CallError {
 
 impl Meter {
     pub fn new(source: Arc<dyn Source>, limits: Limits, metrics: Arc<Metrics>) -> Meter {
-        Meter { source, limits, metrics, budgets: Mutex::default() }
+        Meter { source, limits, metrics, books: Mutex::default() }
     }
 
     pub async fn list(
@@ -65,8 +76,12 @@ impl Meter {
 
     /// Until when a region's calls are stopped, because it asked for it.
     pub fn blocked_until(&self, region: &str) -> Option<Timestamp> {
-        let budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        budgets.get(region).and_then(Budget::blocked_until)
+        self.books().budgets.get(region).and_then(Budget::blocked_until)
+    }
+
+    /// While the credentials are refused: when the next call may try them, the past included.
+    pub fn refused_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.books().access.refused(now).map(|(_, until)| until)
     }
 
     async fn paid<T>(
@@ -78,24 +93,37 @@ impl Meter {
         call: impl Future<Output = Result<T, SourceError>>,
     ) -> Result<T, CallError> {
         let region = &workspace.region;
-        let now = self.pay(region, purpose, now).await?;
+        let paid_at = self.pay(region, purpose, now).await?;
         let began = Instant::now();
         let result = call.await;
-        let now = after(now, began.elapsed());
-        let (outcome, verdict) = match &result {
-            Ok(_) => ("ok", Verdict::Answered),
-            Err(error) => (error.kind.label(), verdict(&error.kind)),
-        };
+        let now = after(paid_at, began.elapsed());
+        let outcome = result.as_ref().map_or_else(|error| error.kind.label(), |_| "ok");
         self.metrics.api_calls.get_or_create(&ApiCall { action, outcome }).inc();
-        self.with_budget(region, now, |budget| budget.answered(verdict, now));
-        Ok(result?)
+        let mut books = self.books();
+        books.budget(region, self.limits, now).answered(verdict(&result), now);
+        self.measure(&books);
+        let result = result.map_err(|error| match error.kind {
+            SourceErrorKind::Credentials { .. } => {
+                let said = error.to_string();
+                CallError::Refused { until: books.access.denied(said.clone(), now), said }
+            }
+            _ => CallError::Source(error),
+        });
+        if proves_access(&result) {
+            books.access.passed(paid_at);
+        }
+        result
     }
 
     /// Takes a call out of the budget; returns when that was. Whoever can't come back later waits a little for it.
     async fn pay(&self, region: &str, purpose: Purpose, mut now: Timestamp) -> Result<Timestamp, CallError> {
         let mut patience = if purpose == Purpose::Poll { Duration::ZERO } else { PATIENCE };
         loop {
-            let Err(until) = self.with_budget(region, now, |budget| budget.take(purpose, now)) else { return Ok(now) };
+            let until = match self.take(region, purpose, now) {
+                Ok(()) => return Ok(now),
+                Err(CallError::Budget { until, .. }) => until,
+                Err(error) => return Err(error),
+            };
             let wait = elapsed(now, until).max(SHORTEST_WAIT);
             if wait > patience {
                 return Err(CallError::Budget { region: region.to_owned(), until });
@@ -105,23 +133,51 @@ impl Meter {
             now = after(now, wait);
         }
     }
+    /// A call that begins now, or why there is none.
+    fn take(&self, region: &str, purpose: Purpose, now: Timestamp) -> Result<(), CallError> {
+        let mut books = self.books();
+        if let Some((said, until)) = books.access.refused(now).filter(|(_, until)| *until > now) {
+            return Err(CallError::Refused { said: said.to_owned(), until });
+        }
+        let taken = books.budget(region, self.limits, now).take(purpose, now);
+        self.measure(&books);
+        taken.map_err(|until| CallError::Budget { region: region.to_owned(), until })?;
+        books.access.began(now);
+        Ok(())
+    }
 
-    fn with_budget<T>(&self, region: &str, now: Timestamp, act: impl FnOnce(&mut Budget) -> T) -> T {
-        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        let budget = budgets.entry(region.to_owned()).or_insert_with(|| Budget::new(self.limits, now));
-        let result = act(budget);
-        let least = budgets.values().filter_map(Budget::left).min();
-        if let Some(left) = least {
+    fn measure(&self, books: &Books) {
+        if let Some(left) = books.budgets.values().filter_map(Budget::left).min() {
             self.metrics.api_budget.set(i64::try_from(left).unwrap_or(i64::MAX));
         }
-        result
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn verdict(kind: &SourceErrorKind) -> Verdict {
-    match kind {
-        SourceErrorKind::Throttled { after, .. } => Verdict::Throttled { after: *after },
-        SourceErrorKind::QuotaGone { .. } => Verdict::QuotaGone,
+impl Books {
+    fn budget(&mut self, region: &str, limits: Limits, now: Timestamp) -> &mut Budget {
+        self.budgets.entry(region.to_owned()).or_insert_with(|| Budget::new(limits, now))
+    }
+}
+
+fn verdict<T>(result: &Result<T, SourceError>) -> Verdict {
+    match result.as_ref().map_err(|error| &error.kind) {
+        Err(SourceErrorKind::Throttled { after, .. }) => Verdict::Throttled { after: *after },
+        Err(SourceErrorKind::QuotaGone { .. }) => Verdict::QuotaGone,
         _ => Verdict::Answered,
+    }
+}
+
+/// Whoever answers so has checked the credentials and found them good. What else may go wrong shows nothing of them.
+fn proves_access<T>(result: &Result<T, CallError>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(CallError::Source(error)) => {
+            matches!(error.kind, SourceErrorKind::Permission { .. } | SourceErrorKind::NoSuchRun)
+        }
+        Err(_) => false,
     }
 }

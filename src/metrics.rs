@@ -2,7 +2,7 @@
 //!
 //! Labels are bounded: names of workspaces and channel kinds, outcomes; never a run id, a room or a URL.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -25,11 +25,15 @@ pub struct Metrics {
     pub attempts: Family<AttemptLabels, Counter>,
     /// Seconds from the poll that saw a change to its delivery.
     pub latency: Family<OfChannelKind, Histogram, fn() -> Histogram>,
+    pub owed: Counter,
+    pub deliveries: Family<OfState, Gauge>,
     pub open: Gauge,
     pub oldest_open: Seconds,
     pub subscriptions: Gauge,
     /// Destinations to which nothing is sent until a person acts.
     pub dead_destinations: Gauge,
+    /// Destinations whose last attempts failed and that are tried again.
+    pub failing_destinations: Gauge,
     /// 1 while the chat's gateway is connected.
     pub connected: Family<OfSurface, Gauge>,
     pub commands: Family<CommandLabels, Counter>,
@@ -66,6 +70,12 @@ pub struct OfChannelKind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfState {
+    /// `delivered`, `folded`, `suppressed`, `dead`, `open`.
+    pub state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfSurface {
     pub surface: &'static str,
 }
@@ -91,10 +101,13 @@ impl Metrics {
             changes: Family::default(),
             attempts: Family::default(),
             latency: Family::new_with_constructor(latency_histogram),
+            owed: Counter::default(),
+            deliveries: Family::default(),
             open: Gauge::default(),
             oldest_open: Gauge::default(),
             subscriptions: Gauge::default(),
             dead_destinations: Gauge::default(),
+            failing_destinations: Gauge::default(),
             connected: Family::default(),
             commands: Family::default(),
             render_fallbacks: Counter::default(),
@@ -119,6 +132,16 @@ impl Metrics {
             "Seconds from the poll that saw a change to its delivery",
             self.latency.clone(),
         );
+        r.register(
+            "deliveries_owed",
+            "Everything ever owed: a change for each subscription that asked for it, a notice for each destination",
+            self.owed.clone(),
+        );
+        r.register(
+            "deliveries",
+            "What became of everything ever owed, by state; together they are callboard_deliveries_owed_total",
+            self.deliveries.clone(),
+        );
         r.register("deliveries_open", "Deliveries not yet delivered, dead or superseded", self.open.clone());
         r.register("oldest_open_delivery_seconds", "Age of the oldest open delivery", self.oldest_open.clone());
         r.register("subscriptions", "Subscriptions in the store", self.subscriptions.clone());
@@ -126,6 +149,11 @@ impl Metrics {
             "dead_destinations",
             "Destinations to which nothing is sent until a person acts",
             self.dead_destinations.clone(),
+        );
+        r.register(
+            "failing_destinations",
+            "Destinations whose last attempt failed and that are tried again by themselves",
+            self.failing_destinations.clone(),
         );
         r.register("gateway_connected", "1 while the chat's gateway is connected", self.connected.clone());
         r.register("commands", "Chat commands by name and outcome", self.commands.clone());
@@ -140,6 +168,14 @@ impl Metrics {
     pub fn begin_at_zero(&self, channel_kind: &'static str, outcomes: &[&'static str]) {
         for &outcome in outcomes {
             drop(self.attempts.get_or_create(&AttemptLabels { channel_kind, outcome }));
+        }
+    }
+
+    /// Shows the store's ledger. What it owes is set, not added: it counts over restarts.
+    pub fn balance(&self, owed: u64, states: &[(&'static str, u64)]) {
+        self.owed.inner().store(owed, Ordering::Relaxed);
+        for &(state, count) in states {
+            self.deliveries.get_or_create(&OfState { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

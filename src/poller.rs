@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::meter::{CallError, Meter};
 use crate::model::{RunId, RunState, Status, Timestamp, Workspace, WorkspaceKey, elapsed};
 use crate::schedule::{Activity, Intervals, Purpose, Schedule};
-use crate::sources::SourceErrorKind;
+use crate::sources::{SourceError, SourceErrorKind};
 use crate::store::StoreError;
 use crate::tracker::{Sight, Tracker};
 
@@ -30,6 +31,8 @@ pub struct Poller {
     schedule: Mutex<Schedule>,
     /// Workspaces whose last look had no call left for what is followed beyond the newest page.
     starved: Mutex<HashSet<WorkspaceKey>>,
+    /// The credentials are refused, so nothing is polled but for one workspace now and then.
+    refused: AtomicBool,
     tasks: TaskTracker,
     changed: Notify,
 }
@@ -42,6 +45,12 @@ enum PollError {
     Store(#[from] StoreError),
     #[error("a fault of callboard's own broke off the poll; the log holds its message")]
     Broke,
+}
+
+impl PollError {
+    fn is_denial(&self) -> bool {
+        matches!(self, PollError::Call(CallError::Source(SourceError { kind: SourceErrorKind::Permission { .. }, .. })))
+    }
 }
 
 impl Poller {
@@ -60,6 +69,7 @@ impl Poller {
             workspaces,
             schedule,
             starved: Mutex::default(),
+            refused: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             changed: Notify::new(),
         }
@@ -67,9 +77,19 @@ impl Poller {
 
     /// Begins a poll of each workspace that is due; a slow one delays no other. Returns when the next is due.
     pub fn tick(self: &Arc<Self>, now: Timestamp) -> Option<Timestamp> {
+        let refused_until = self.meter.refused_until(now);
+        if refused_until.is_none() && self.refused.swap(false, Ordering::AcqRel) {
+            self.begin_again(now);
+        }
+        let most = match refused_until {
+            Some(until) if until > now => 0,
+            Some(_) => 1,
+            None => usize::MAX,
+        };
         let due = self.with_schedule(|schedule| {
             schedule.pass(now);
-            let due = schedule.due(now);
+            let mut due = schedule.due(now);
+            due.truncate(most);
             due.iter().for_each(|key| schedule.began(key));
             due
         });
@@ -80,7 +100,16 @@ impl Poller {
                 poller.changed.notify_one();
             });
         }
-        self.with_schedule(|schedule| schedule.next_due())
+        let next = self.with_schedule(|schedule| schedule.next_due());
+        next.max(next.and(refused_until))
+    }
+
+    /// The credentials pass again: every workspace that was not seen meanwhile is due, one after another.
+    fn begin_again(&self, now: Timestamp) {
+        let failing = |key: &&WorkspaceKey| self.tracker.freshness(key, None).failure.is_some();
+        let failing: Vec<_> = self.workspaces.keys().filter(failing).cloned().collect();
+        tracing::info!(workspaces = failing.len(), "DataWorks accepts the credentials again; each is polled soon");
+        self.with_schedule(|schedule| schedule.spread(&failing, now));
     }
 
     /// Resolves when no poll is under way.
@@ -119,6 +148,10 @@ impl Poller {
                 }
                 self.with_schedule(|schedule| schedule.postponed(key, until));
             }
+            Err(PollError::Call(CallError::Refused { said, until })) => {
+                self.refused(&said, now);
+                self.with_schedule(|schedule| schedule.postponed(key, until));
+            }
             Err(error) => {
                 // Said once an outage, not once a poll.
                 if failing.is_none() {
@@ -126,10 +159,28 @@ impl Poller {
                 } else {
                     tracing::debug!(workspace = workspace.name, %error, "polling still fails");
                 }
-                self.tracker.poll_failed(key, error.to_string(), now);
-                self.with_schedule(|schedule| schedule.failed(key, now));
+                let denied = error.is_denial();
+                self.tracker.poll_failed(key, error.to_string(), denied, now);
+                self.with_schedule(
+                    |schedule| {
+                        if denied { schedule.denied(key, now) } else { schedule.failed(key, now) }
+                    },
+                );
             }
         }
+    }
+
+    /// The credentials are refused, for every workspace alike. Said once an outage.
+    fn refused(&self, said: &str, now: Timestamp) {
+        if self.meter.refused_until(now).is_none() {
+            // They passed meanwhile.
+            return;
+        }
+        if !self.refused.swap(true, Ordering::AcqRel) {
+            let hint = "polling stops; watches stay, and the credentials are tried once a minute";
+            tracing::warn!(error = said, "DataWorks refuses the credentials: {hint}");
+        }
+        self.workspaces.keys().for_each(|key| self.tracker.poll_failed(key, said.to_owned(), true, now));
     }
 
     /// One look at a workspace: the newest page, then what is followed beyond it by the cheapest way. When the budget

@@ -1,11 +1,14 @@
 //! Which workspace to poll when, within the call budget. Pure: time is an argument, jitter derives from names.
 
+mod access;
+
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use jiff::{SignedDuration, ToSpan, tz};
 
+pub use self::access::Access;
 use crate::model::{Timestamp, WorkspaceKey, elapsed};
 
 /// How often a workspace is listed.
@@ -28,6 +31,16 @@ pub enum Activity {
 
 /// Failed polls are repeated no later than this, unless the slowest interval is longer.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// The same for a workspace that the key may not see: a person has to act first.
+const LONGEST_IF_DENIED: Duration = Duration::from_secs(600);
+/// After an outage of everything, polls begin again one after another, this far apart …
+const APART: Duration = Duration::from_secs(1);
+/// … or closer, so that the last one waits no longer than this.
+const SPREAD: Duration = Duration::from_secs(60);
+/// A poll is earlier by at most this share of its interval, so that polls spread.
+const JITTER_PERMILLE: u32 = 100;
+/// The same after one that failed, where many workspaces may have begun to fail at once.
+const JITTER_OF_FAILED_PERMILLE: u32 = 500;
 /// Quiet polls until the slowest interval is reached from the fastest: each is half as long again as the one before.
 const GROWTH: f64 = 1.5;
 /// An unwatched workspace is looked at this many times less often than a quiet one.
@@ -102,19 +115,43 @@ impl Schedule {
             Activity::Quiet => grown(fastest, entry.quiet).min(slowest),
             Activity::Unwatched => slowest.saturating_mul(UNWATCHED),
         };
-        entry.due = after(now, jittered(interval, key, entry.polls));
+        entry.due = after(now, jittered(interval, JITTER_PERMILLE, key, entry.polls));
         entry.since = entry.due;
     }
 
     /// A poll that failed: the next one later and later, up to five minutes.
     pub fn failed(&mut self, key: &WorkspaceKey, now: Timestamp) {
+        self.back_off(key, LONGEST_BACKOFF, now);
+    }
+
+    /// A poll that the key has no permission for: the next one later and later, up to ten minutes.
+    pub fn denied(&mut self, key: &WorkspaceKey, now: Timestamp) {
+        self.back_off(key, LONGEST_IF_DENIED, now);
+    }
+
+    fn back_off(&mut self, key: &WorkspaceKey, longest: Duration, now: Timestamp) {
         let Intervals { fastest, slowest } = self.intervals;
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.running = false;
         entry.failed = entry.failed.saturating_add(1);
-        let doubled = fastest.saturating_mul(1 << entry.failed.min(16));
+        let doubled = fastest.saturating_mul(1 << entry.failed.min(16)).min(longest.max(slowest));
         entry.since = now;
-        entry.due = after(now, jittered(doubled.min(LONGEST_BACKOFF.max(slowest)), key, entry.polls));
+        entry.due = after(now, jittered(doubled, JITTER_OF_FAILED_PERMILLE, key, entry.polls));
+    }
+
+    /// What kept these workspaces from being polled is over: they are due one after another, the one that waits longest
+    /// first, whatever their intervals said.
+    pub fn spread(&mut self, keys: &[WorkspaceKey], now: Timestamp) {
+        let mut waiting: Vec<_> = keys.iter().filter_map(|key| Some((self.entries.get(key)?.since, key))).collect();
+        waiting.sort();
+        let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX).max(1);
+        let apart = APART.min(SPREAD / count);
+        for ((_, key), place) in waiting.into_iter().zip(1_u32..) {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.due = after(now, apart.saturating_mul(place));
+                entry.since = entry.due;
+            }
+        }
     }
 
     /// No call was made: the budget allows the next one at `until`. Keeps its place in the queue.
@@ -142,11 +179,11 @@ fn grown(fastest: Duration, quiet: u32) -> Duration {
     Duration::try_from_secs_f64(fastest.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
-/// Up to a tenth shorter, always the same for the same poll of the same workspace: polls spread, runs repeat.
-fn jittered(interval: Duration, key: &WorkspaceKey, polls: u64) -> Duration {
+/// Up to `most` thousandths shorter, always the same for the same poll of the same workspace: polls spread, runs repeat.
+fn jittered(interval: Duration, most: u32, key: &WorkspaceKey, polls: u64) -> Duration {
     let mut hasher = DefaultHasher::new();
     (key, polls).hash(&mut hasher);
-    let permille = u32::try_from(hasher.finish() % 100).unwrap_or(0);
+    let permille = u32::try_from(hasher.finish() % u64::from(most)).unwrap_or(0);
     interval.saturating_sub(interval / 1000 * permille)
 }
 
@@ -366,7 +403,57 @@ mod tests {
             schedule.failed(&key(1), at(0));
         }
         let longest = wait(&schedule, at(0));
-        assert!((270.0..=300.0).contains(&longest), "{longest}");
+        assert!((150.0..=300.0).contains(&longest), "{longest}");
+        for _ in 0..20 {
+            schedule.denied(&key(1), at(0));
+        }
+        let longest = wait(&schedule, at(0));
+        assert!((300.0..=600.0).contains(&longest), "without permission: {longest}");
+    }
+
+    /// How many workspaces become due within the busiest second.
+    fn busiest_second(schedule: &Schedule) -> usize {
+        let mut dues: Vec<Timestamp> = schedule.entries.values().map(|entry| entry.due).collect();
+        dues.sort();
+        let second = Duration::from_secs(1);
+        let within = |from: Timestamp| dues.iter().filter(|due| (from..from + second).contains(*due)).count();
+        dues.iter().map(|due| within(*due)).max().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(8))]
+        #[test]
+        fn what_failed_together_for_long_does_not_come_back_together(seed in 0usize..1_000_000, hours in 1i64..4) {
+            let mut schedule = Schedule::new(INTERVALS, (seed..seed + 200).map(key), at(0));
+            let end = at(hours * 3600);
+            while let Some(now) = schedule.next_due().filter(|due| *due < end) {
+                for key in schedule.due(now) {
+                    schedule.began(&key);
+                    schedule.failed(&key, now);
+                }
+            }
+            let busiest = busiest_second(&schedule);
+            prop_assert!(busiest <= 12, "{busiest} of 200 polls in one second");
+            prop_assert_eq!(schedule.due(end + LONGEST_BACKOFF).len(), 200, "none waits longer than five minutes");
+        }
+
+        #[test]
+        fn after_refused_credentials_polls_begin_again_over_a_minute(count in 1usize..500) {
+            let keys: Vec<_> = (0..count).map(key).collect();
+            let mut schedule = Schedule::new(INTERVALS, keys.clone(), at(0));
+            schedule.spread(&keys, at(7_200));
+            let busiest = busiest_second(&schedule);
+            prop_assert!(busiest <= count.div_ceil(60) + 1, "{busiest} of {count} polls in one second");
+            prop_assert_eq!((schedule.due(at(7_200)).len(), schedule.due(at(7_260)).len()), (0, count));
+        }
+    }
+
+    #[test]
+    fn a_few_workspaces_need_no_minute_to_come_back_and_others_keep_their_time() {
+        let mut schedule = Schedule::new(INTERVALS, [key(1), key(2), key(3)], at(0));
+        schedule.went(&key(3), Activity::Unwatched, at(0));
+        schedule.spread(&[key(1), key(2)], at(100));
+        assert_eq!(schedule.due(at(102)), [key(1), key(2)]);
     }
 
     #[test]

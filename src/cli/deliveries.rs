@@ -1,11 +1,17 @@
 //! `callboard deliveries`
 
-use clap::{Args, Subcommand};
+mod story;
 
-use super::{Exit, Globals, counted, fail, print, print_json, table};
-use crate::model::{Change, ChangeKind, DeliveryState, News, Timestamp};
-use crate::store::{self, Attempt, DeliveryFilter, DeliveryRow, Role, Store, StoreError};
-use crate::text::clean_line;
+use std::collections::BTreeSet;
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use self::story::Known;
+use super::{Exit, Globals, counted, fail, print, print_json};
+use crate::config::{Config, nearest};
+use crate::fate::Condition;
+use crate::model::{DeliveryState, Destination, Timestamp};
+use crate::store::{self, DeliveryFilter, PlaceRow, Role, Store, StoreError};
 
 /// Look at what is owed, was delivered or given up, and act on it
 ///
@@ -36,7 +42,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Show one delivery with its attempts
+    /// Show one delivery: who asked for it, each attempt, and what comes next
     Show {
         /// The delivery's id or its beginning
         id: String,
@@ -44,10 +50,14 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Bring a dead delivery back; a running service sends it within a second
+    /// Bring back what was given up, a delivery or a destination; a running service sends within a second
+    #[command(group = ArgGroup::new("what").required(true).args(["id", "to"]))]
     Retry {
-        /// The delivery's id or its beginning; or `dead` for every dead one
-        id: String,
+        /// The delivery's id or its beginning; or `dead` for every dead one. Their destinations are brought back too
+        id: Option<String>,
+        /// A destination to which nothing is sent any more: a channel's name, or surface:room
+        #[arg(long, value_name = "DESTINATION")]
+        to: Option<String>,
     },
     /// Give up a delivery for good; a running service does not send it any more
     Discard {
@@ -79,14 +89,14 @@ impl Deliveries {
         }
         let done = async {
             let store = store::open(&config.store, Role::Guest).await?;
-            self.verb.act(store.as_ref(), Timestamp::now()).await
+            self.verb.act(&config, store.as_ref(), Timestamp::now()).await
         };
         done.await.unwrap_or_else(|error: StoreError| fail(Exit::Failed, &error.to_string()))
     }
 }
 
 impl Verb {
-    async fn act(self, store: &dyn Store, now: Timestamp) -> Result<Exit, StoreError> {
+    async fn act(self, config: &Config, store: &dyn Store, now: Timestamp) -> Result<Exit, StoreError> {
         match self {
             Verb::List { state, to, run, limit, json } => {
                 let run = match run.map(|run| run.parse()).transpose() {
@@ -95,40 +105,19 @@ impl Verb {
                 };
                 let filter = DeliveryFilter { state, to: to.map(Into::into), run, limit };
                 let rows = store.deliveries(&filter).await?;
-                Ok(if json { print_json(&serde_json::json!(rows)) } else { print(&listed(&rows, limit)) })
+                if json {
+                    return Ok(print_json(&serde_json::json!(rows)));
+                }
+                Ok(print(&Known::read(config, store, now).await?.listed(&rows, limit).await?))
             }
             Verb::Show { id, json } => {
                 let Some((row, attempts)) = store.delivery(&id).await? else { return Ok(none(&id)) };
-                if json {
-                    let mut value = serde_json::json!(row);
-                    if let Some(object) = value.as_object_mut() {
-                        object.insert("attempts".to_owned(), serde_json::json!(attempts));
-                    }
-                    return Ok(print_json(&value));
-                }
-                Ok(print(&story(&row, &attempts)))
+                let story = Known::read(config, store, now).await?.story(row, attempts).await?;
+                Ok(if json { print_json(&story.json()) } else { print(&story.text()) })
             }
-            Verb::Retry { id } if id == "dead" => {
-                let filter = DeliveryFilter { state: Some(DeliveryState::Dead), limit: 10_000, ..Default::default() };
-                let mut count = 0;
-                for row in store.deliveries(&filter).await? {
-                    count += usize::from(store.retry(row.delivery.id, now).await?);
-                }
-                Ok(print(&match count {
-                    0 => "no delivery is dead\n".to_owned(),
-                    _ => format!("{} pending again; {SENT_WHEN}\n", counted(count, "message")),
-                }))
-            }
-            Verb::Retry { id } => {
-                let Some((row, _)) = store.delivery(&id).await? else { return Ok(none(&id)) };
-                let id = row.delivery.id;
-                Ok(match store.retry(id, now).await? {
-                    true => print(&format!("{id} is pending again; {SENT_WHEN}\n")),
-                    false => {
-                        fail(Exit::Failed, &format!("{id} is {}; only what is dead can be retried", row.state.as_str()))
-                    }
-                })
-            }
+            Verb::Retry { id: _, to: Some(to) } => retry_destination(&to, config, store, now).await,
+            Verb::Retry { id: Some(id), .. } if id == "dead" => retry_dead(config, store, now).await,
+            Verb::Retry { id, .. } => retry_one(&id.unwrap_or_default(), config, store, now).await,
             Verb::Discard { id } => {
                 let Some((row, _)) = store.delivery(&id).await? else { return Ok(none(&id)) };
                 let id = row.delivery.id;
@@ -143,6 +132,131 @@ impl Verb {
     }
 }
 
+/// Dead deliveries brought back at once.
+const DEAD: usize = 10_000;
+/// Destinations named in one line.
+const NAMED: usize = 20;
+
+async fn retry_dead(config: &Config, store: &dyn Store, now: Timestamp) -> Result<Exit, StoreError> {
+    let filter = DeliveryFilter { state: Some(DeliveryState::Dead), limit: DEAD, ..Default::default() };
+    let mut count = 0;
+    let mut to = BTreeSet::new();
+    for row in store.deliveries(&filter).await? {
+        count += usize::from(store.retry(row.delivery.id, now).await?);
+        to.insert(row.delivery.to);
+    }
+    let known = Known::read(config, store, now).await?;
+    let mut text = match count {
+        0 => "no delivery is dead\n".to_owned(),
+        _ => format!("{} pending again; {SENT_WHEN}\n", counted(count, "message")),
+    };
+    for row in known.dead() {
+        if to.contains(&row.to) {
+            text.push_str(&revive(row, store, now).await?);
+        } else if row.open > 0 {
+            let waiting = waiting(row.open);
+            let to = &row.to;
+            text.push_str(&format!(
+                "{to} is dead and {waiting}; `callboard deliveries retry --to {to}` brings it back\n"
+            ));
+        }
+    }
+    Ok(print(&text))
+}
+
+async fn retry_one(id: &str, config: &Config, store: &dyn Store, now: Timestamp) -> Result<Exit, StoreError> {
+    let Some((row, _)) = store.delivery(id).await? else { return Ok(none(id)) };
+    let id = row.delivery.id;
+    let known = Known::read(config, store, now).await?;
+    let dead = known.dead().find(|place| place.to == row.delivery.to);
+    let is_open = matches!(row.state, DeliveryState::Pending | DeliveryState::Unknown);
+    let mut text = match store.retry(id, now).await? {
+        true => format!("{id} is pending again; {SENT_WHEN}\n"),
+        false if is_open && dead.is_some() => String::new(),
+        false => {
+            return Ok(fail(
+                Exit::Failed,
+                &format!("{id} is {}; only what is dead can be retried", row.state.as_str()),
+            ));
+        }
+    };
+    if let Some(dead) = dead {
+        text.push_str(&revive(dead, store, now).await?);
+    }
+    if known.condition(&row.delivery.to) == Condition::Unconfigured {
+        let to = &row.delivery.to;
+        text.push_str(&format!("{to} is not in the configuration, so it waits until that is put back\n"));
+    }
+    Ok(print(&text))
+}
+
+async fn retry_destination(
+    given: &str,
+    config: &Config,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Exit, StoreError> {
+    let to = Destination::from(given.to_owned());
+    let known = Known::read(config, store, now).await?;
+    let remembered = known.place(&to);
+    if known.condition(&to) == Condition::Unconfigured {
+        return Ok(match remembered {
+            Some(row) if row.open > 0 => fail(
+                Exit::Failed,
+                &format!(
+                    "{to} is not in the configuration, and {}; put it back and start the service, or give them up with \
+                     `callboard deliveries discard`",
+                    waiting(row.open)
+                ),
+            ),
+            _ => fail(Exit::Misused, &unknown(given, &known.names())),
+        });
+    }
+    match remembered {
+        Some(row) => Ok(print(&revive(row, store, now).await?)),
+        None => Ok(print(&format!("{to} is well: nothing waits for it and no failure is remembered\n"))),
+    }
+}
+
+/// Forgets the destination's failures and says what follows.
+async fn revive(row: &PlaceRow, store: &dyn Store, now: Timestamp) -> Result<String, StoreError> {
+    let to = &row.to;
+    store.revive(to, now).await?;
+    let filter =
+        DeliveryFilter { state: Some(DeliveryState::Dead), to: Some(to.clone()), limit: DEAD, ..Default::default() };
+    let dead = store.deliveries(&filter).await?.len();
+    let mut text = match row.open {
+        0 => format!("{to} is tried again; nothing waits for it\n"),
+        open => format!(
+            "{to} is tried again: {}; {SENT_WHEN}. What is late by now comes in one message for each run\n",
+            waiting(open)
+        ),
+    };
+    if dead > 0 {
+        let dead = counted(dead, "message");
+        text.push_str(&format!(
+            "{dead} to it stay dead; `callboard deliveries list --state dead --to {to}` shows them\n"
+        ));
+    }
+    Ok(text)
+}
+
+/// `1 message waits`, `12 messages wait`
+fn waiting(open: u64) -> String {
+    if open == 1 { "1 message waits".to_owned() } else { format!("{open} messages wait") }
+}
+
+fn unknown(given: &str, known: &BTreeSet<String>) -> String {
+    let shown = known.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = known.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    match nearest(given, known.iter().map(String::as_str)) {
+        _ if known.is_empty() => format!("there is no destination {given:?}; none is configured and nothing is owed"),
+        Some(close) => format!("there is no destination {given:?}; did you mean {close:?}? Known: {shown}{more}"),
+        None => format!("there is no destination {given:?}; known: {shown}{more}"),
+    }
+}
+
 const SENT_WHEN: &str = "a running service sends within a second, else the next start does";
 
 fn none(id: &str) -> Exit {
@@ -150,76 +264,4 @@ fn none(id: &str) -> Exit {
         Exit::Failed,
         &format!("no delivery, or more than one, begins with {id:?}; `callboard deliveries list` shows their ids"),
     )
-}
-
-/// Names, states and reasons come from strangers: none of them acts on the terminal it is read on.
-fn listed(rows: &[DeliveryRow], limit: usize) -> String {
-    if rows.is_empty() {
-        return "no deliveries\n".to_owned();
-    }
-    let row = |row: &DeliveryRow| {
-        let DeliveryRow { delivery, state, reason, .. } = row;
-        let (run, what) = match &delivery.news {
-            News::Change(change) => (change.run.id.short(), brief(change)),
-            News::Notice(notice) => ("", notice.kind.name().to_owned()),
-        };
-        [
-            delivery.id.to_string(),
-            state.as_str().to_owned(),
-            delivery.created_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            delivery.to.to_string(),
-            run.to_owned(),
-            what,
-            reason.clone().unwrap_or_default(),
-        ]
-        .map(|cell| clean_line(&cell))
-    };
-    let lines: Vec<[String; 7]> = rows.iter().map(row).collect();
-    let mut text = table(["ID", "STATE", "CREATED", "TO", "RUN", "CHANGE", "SAID"], &lines);
-    if rows.len() == limit {
-        text.push_str(&format!("the newest {limit}; --limit shows more\n"));
-    }
-    text
-}
-
-fn brief(change: &Change) -> String {
-    let what = change.stage().map_or(change.kind.name(), |stage| stage.code.as_str());
-    match &change.kind {
-        ChangeKind::StageChanged { to, .. } | ChangeKind::Finished { to, .. } => format!("{what} {to}"),
-        ChangeKind::Waiting { .. } => format!("{what} waiting"),
-        ChangeKind::Started | ChangeKind::Lost { .. } => what.to_owned(),
-    }
-}
-
-fn story(row: &DeliveryRow, attempts: &[Attempt]) -> String {
-    let DeliveryRow { delivery, state, next_at, settled_at, .. } = row;
-    let told = match &delivery.news {
-        News::Change(change) => {
-            let (kind, run, title) = (change.kind.event_type(), &change.run.id, change.run.title());
-            format!("{} {kind} of run {run} ({title}) in {}", change.sequence, change.workspace.name)
-        }
-        News::Notice(notice) => notice.kind.name().to_owned(),
-    };
-    let line = |label: &str, value: String| format!("{label}{}\n", clean_line(&value));
-    let mut text = [
-        line("delivery  ", delivery.id.to_string()),
-        line("to        ", delivery.to.to_string()),
-        line("tells     ", told),
-        line("seen      ", delivery.news.at().to_string()),
-        line(
-            "state     ",
-            format!("{}{}", state.as_str(), settled_at.map(|at| format!(" since {at}")).unwrap_or_default()),
-        ),
-    ]
-    .concat();
-    if let Some(next_at) = next_at {
-        text.push_str(&line("next try  ", next_at.to_string()));
-    }
-    for attempt in attempts {
-        let outcome = attempt.outcome.as_deref().unwrap_or("under way");
-        let reason = attempt.reason.as_deref().filter(|reason| !reason.is_empty());
-        let reason = reason.map(|said| format!(": {said}")).unwrap_or_default();
-        text.push_str(&line("attempt ", format!("{} {} {outcome}{reason}", attempt.attempt, attempt.started_at)));
-    }
-    text
 }

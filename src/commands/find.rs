@@ -163,10 +163,24 @@ fn not_found(id: &RunId, denied: &[Workspace], failed: &[(Workspace, CallError)]
             .code("/runs")
             .plain(" lists the recent ones.");
     }
-    for (workspace, error) in failed.iter().take(5) {
+    let refused = failed.iter().find_map(|(_, error)| match error {
+        CallError::Refused { said, .. } => Some(words::cut(said, 400)),
+        _ => None,
+    });
+    let sentences: Vec<String> = match refused {
+        // The same for every workspace, so it is said once.
+        Some(said) => vec![format!("DataWorks refuses my access for now: {said}. Watches stay.")],
+        None => failed
+            .iter()
+            .take(5)
+            .map(|(workspace, error)| {
+                format!("I could not ask {}: {}", workspace.name, words::cut(&error.to_string(), 400))
+            })
+            .collect(),
+    };
+    for sentence in sentences {
         let space = if text.0.is_empty() { "" } else { "\n" };
-        text =
-            text.plain(format!("{space}I could not ask {}: {}", workspace.name, words::cut(&error.to_string(), 400)));
+        text = text.plain(format!("{space}{sentence}"));
     }
     CommandError::User(text)
 }

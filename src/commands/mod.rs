@@ -9,6 +9,7 @@ mod status;
 mod unwatch;
 mod watch;
 mod watches;
+mod why;
 mod words;
 
 use std::panic::AssertUnwindSafe;
@@ -19,21 +20,22 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::fate::Configuration;
 use crate::meter::Meter;
 use crate::metrics::{CommandLabels, Metrics};
 use crate::model::{
     ArgInfo, CommandInfo, Destination, Reply, Request, RunState, Suggestion, Text, Timestamp, Workspace, WorkspaceKey,
 };
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::surfaces::Ask;
 use crate::text;
 use crate::tracker::Tracker;
 
-const COUNT: usize = 6;
+const COUNT: usize = 7;
 
 /// The one list.
 const COMMANDS: [Command; COUNT] =
-    [watch::COMMAND, unwatch::COMMAND, watches::COMMAND, status::COMMAND, runs::COMMAND, help::COMMAND];
+    [watch::COMMAND, unwatch::COMMAND, watches::COMMAND, status::COMMAND, why::COMMAND, runs::COMMAND, help::COMMAND];
 
 /// What surfaces know of the commands.
 pub static CATALOG: [CommandInfo; COUNT] = catalog();
@@ -92,6 +94,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub workspaces: Vec<Workspace>,
     pub hurry: Hurry,
+    pub store: Arc<dyn Store>,
+    pub configuration: Configuration,
 }
 
 impl Context {

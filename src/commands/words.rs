@@ -105,10 +105,12 @@ pub fn age(freshness: &Freshness, now: Timestamp) -> Text {
         }
         None => text,
     };
-    match &freshness.failure {
-        Some(failure) => {
-            text.plain(format!(" Polling has failed for {}: {}.", ago(failure.since), cut(&failure.said, 300)))
+    let Some(failure) = &freshness.failure else { return text };
+    let (since, said) = (ago(failure.since), cut(&failure.said, 300));
+    text.plain(match failure.denied {
+        true => {
+            format!(" DataWorks has refused access for {since}: {said}. Watches stay, what is missed is told later.")
         }
-        None => text,
-    }
+        false => format!(" Polling has failed for {since}: {said}."),
+    })
 }

@@ -5,7 +5,7 @@ mod fault;
 mod script;
 mod serve;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -138,6 +138,8 @@ struct State {
     clock: fn() -> Timestamp,
     now: Timestamp,
     workspaces: BTreeMap<i64, Vec<Run>>,
+    /// Of these the key's owner is no member.
+    closed: BTreeSet<i64>,
     added: u64,
     faults: VecDeque<Fault>,
     always: Option<Fault>,
@@ -184,6 +186,7 @@ impl World {
             clock: Timestamp::now,
             now: Timestamp::now(),
             workspaces: BTreeMap::new(),
+            closed: BTreeSet::new(),
             added: 0,
             faults: VecDeque::new(),
             always: None,
@@ -434,6 +437,21 @@ impl World {
     /// How answers are written from now on.
     pub fn set_quirks(&self, quirks: Quirks) {
         self.state().quirks = quirks;
+    }
+
+    /// The key's owner is a member of the workspace no more, or is one again.
+    pub fn set_member(&self, project_id: i64, is_member: bool) {
+        let mut state = self.state();
+        if is_member {
+            state.closed.remove(&project_id);
+        } else {
+            state.closed.insert(project_id);
+        }
+    }
+
+    /// The access key has another secret from now on.
+    pub fn rotate_secret(&self, access_key_secret: &str) {
+        self.state().access_key_secret = access_key_secret.to_owned();
     }
 
     /// From now on the security token has expired.

@@ -8,11 +8,14 @@ use axum::http::{HeaderName, header};
 use axum::response::{Html, IntoResponse};
 
 use super::Pages;
+use crate::fate;
 use crate::model::{RunState, Status, Timestamp, Tone, Workspace};
 use crate::text::clean_line;
 
 /// Runs shown of each workspace.
 const RUNS: usize = 12;
+/// Destinations in trouble shown.
+const TROUBLED: usize = 20;
 
 /// Nothing is loaded from anywhere, nobody may frame it.
 const HEADERS: [(HeaderName, &str); 3] = [
@@ -53,10 +56,45 @@ pub async fn page(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
         Err(error) => format!("The store does not answer: {error}"),
     };
     push(&mut html, format_args!("<p>{}", escape(&summary)));
+    troubled(&mut html, &pages, now).await;
     for workspace in &pages.workspaces {
         section(&mut html, &pages, workspace, now);
     }
     (HEADERS, Html(html))
+}
+
+/// Destinations that fail or take nothing, why, and what helps. Nothing where all is well, or while the store fails,
+/// which the line above says.
+async fn troubled(html: &mut String, pages: &Pages, now: Timestamp) {
+    let Ok(places) = pages.store.places().await else { return };
+    let troubled = fate::troubled(&places, &pages.configuration, now);
+    if troubled.is_empty() {
+        return;
+    }
+    html.push_str("<h2>Destinations in trouble</h2><table>");
+    for (row, condition) in troubled.iter().take(TROUBLED) {
+        let said = condition.words("it", &moment).unwrap_or_default();
+        let waiting = if row.open == 1 { "1 message waits".to_owned() } else { format!("{} messages wait", row.open) };
+        push(
+            html,
+            format_args!(
+                "<tr><td><b>{}</b><br>{waiting}<td class=failing>{}",
+                escape(&row.to.to_string()),
+                escape(&said)
+            ),
+        );
+        if let Some(command) = condition.remedy(&row.to) {
+            push(html, format_args!("<br>once that is mended: <code>{}</code>", escape(&command)));
+        }
+    }
+    html.push_str("</table>");
+    if let Some(more @ 1..) = troubled.len().checked_sub(TROUBLED) {
+        push(html, format_args!("<p>and {more} more; <code>callboard deliveries list</code> names them"));
+    }
+}
+
+fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 fn section(html: &mut String, pages: &Pages, workspace: &Workspace, now: Timestamp) {
@@ -68,13 +106,13 @@ fn section(html: &mut String, pages: &Pages, workspace: &Workspace, now: Timesta
         None => html.push_str("· not seen yet"),
     }
     if let Some(failure) = freshness.failure {
+        let (what, watches) = match failure.denied {
+            true => ("DataWorks refuses access", ". Watches stay, what is missed is told later."),
+            false => ("Polling fails", ""),
+        };
         push(
             html,
-            format_args!(
-                "<p class=failing>Polling fails since {}: {}",
-                failure.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
-                escape(&failure.said)
-            ),
+            format_args!("<p class=failing>{what} since {}: {}{watches}", moment(failure.since), escape(&failure.said)),
         );
     }
     html.push_str("<table>");

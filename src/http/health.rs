@@ -7,12 +7,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Pages;
+use crate::fate::{self, Condition};
 use crate::metrics::{OfSurface, OfWorkspace};
 use crate::model::{DeliveryState, Timestamp};
-use crate::store::{Overview, StoreError};
+use crate::store::{Ledger, Overview, StoreError};
+
+/// Destinations named in the body of `/readyz`.
+const NAMED: usize = 50;
 
 pub async fn alive() -> &'static str {
     "ok\n"
@@ -47,6 +51,7 @@ pub async fn ready(State(pages): State<Arc<Pages>>) -> Response {
     let surfaces: Vec<_> = surfaces.collect();
     let polled = pages.workspaces.iter().all(|workspace| pages.tracker.was_polled(&workspace.key()));
     let ready = store.is_ok() && polled && !draining;
+    let destinations = destinations(&pages, now).await.unwrap_or_default();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": ready,
@@ -54,8 +59,25 @@ pub async fn ready(State(pages): State<Arc<Pages>>) -> Response {
         "store": store.err().map_or_else(|| "ok".to_owned(), |error| error.to_string()),
         "workspaces": workspaces,
         "surfaces": surfaces,
+        "destinations": destinations,
     });
     (status, Json(body)).into_response()
+}
+
+/// Those in trouble: the condition of each, what waits for it and the command that helps.
+async fn destinations(pages: &Pages, now: Timestamp) -> Result<Vec<Value>, StoreError> {
+    let places = pages.store.places().await?;
+    let troubled = fate::troubled(&places, &pages.configuration, now).into_iter().take(NAMED);
+    let said = troubled.map(|(row, condition)| {
+        let mut value = json!(condition);
+        if let Some(object) = value.as_object_mut() {
+            object.insert("to".to_owned(), json!(row.to));
+            object.insert("waiting".to_owned(), json!(row.open));
+            object.insert("command".to_owned(), json!(condition.remedy(&row.to)));
+        }
+        value
+    });
+    Ok(said.collect())
 }
 
 pub async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
@@ -83,9 +105,21 @@ async fn measure(pages: &Pages, now: Timestamp) -> Result<(), StoreError> {
         let labels = OfWorkspace { workspace: workspace.name.clone() };
         pages.metrics.poll_lag.get_or_create(&labels).set(now.duration_since(seen_at).as_secs_f64().max(0.0));
     }
-    let Overview { deliveries, oldest_open, subscriptions, .. } = pages.store.overview().await?;
-    let open = [DeliveryState::Pending, DeliveryState::InFlight, DeliveryState::Unknown];
-    let count: u64 = deliveries.iter().filter(|(state, _)| open.contains(state)).map(|(_, count)| count).sum();
+    let Overview { deliveries, oldest_open, subscriptions, ledger, .. } = pages.store.overview().await?;
+    let Ledger { owed, delivered, folded, suppressed, dead, open } = ledger;
+    let states =
+        [("delivered", delivered), ("folded", folded), ("suppressed", suppressed), ("dead", dead), ("open", open)];
+    pages.metrics.balance(owed, &states);
+    let places = pages.store.places().await?;
+    let troubled = fate::troubled(&places, &pages.configuration, now);
+    let count = |is: fn(&Condition) -> bool| {
+        i64::try_from(troubled.iter().filter(|(_, condition)| is(condition)).count()).unwrap_or(i64::MAX)
+    };
+    pages.metrics.dead_destinations.set(count(|condition| matches!(condition, Condition::Dead { .. })));
+    let fails = |condition: &Condition| matches!(condition, Condition::Closed { .. } | Condition::Failing { .. });
+    pages.metrics.failing_destinations.set(count(fails));
+    let still = [DeliveryState::Pending, DeliveryState::InFlight, DeliveryState::Unknown];
+    let count: u64 = deliveries.iter().filter(|(state, _)| still.contains(state)).map(|(_, count)| count).sum();
     pages.metrics.open.set(i64::try_from(count).unwrap_or(i64::MAX));
     let age = oldest_open.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
     pages.metrics.oldest_open.set(age);

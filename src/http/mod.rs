@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::fate::Configuration;
 use crate::meter::Meter;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Timestamp, Workspace};
@@ -56,6 +57,7 @@ pub struct Pages {
     pub started_at: Timestamp,
     pub clock: Clock,
     pub draining: AtomicBool,
+    pub configuration: Configuration,
 }
 
 impl Pages {

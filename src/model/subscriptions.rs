@@ -155,19 +155,165 @@ pub struct Subscription {
     pub created_at: Timestamp,
 }
 
+/// Whether a subscription asks for a change, and where not, what keeps it away: the first of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Match {
+    Matched,
+    /// Another run, or another workspace.
+    NotScope,
+    /// Another person's run.
+    Creator,
+    /// Another stage.
+    Stage,
+    /// Another kind of change.
+    Selector,
+}
+
 impl Subscription {
     pub fn matches(&self, change: &Change) -> bool {
-        let scope = match &self.scope {
+        self.explain(change) == Match::Matched
+    }
+
+    pub fn explain(&self, change: &Change) -> Match {
+        let is_in_scope = match &self.scope {
             Scope::Run { workspace, run } => *run == change.run.id && *workspace == change.workspace.key(),
             Scope::Workspace { workspace } => *workspace == change.workspace.key(),
         };
-        let stage = match change.stage() {
+        let is_of_stage = match change.stage() {
             Some(stage) if !self.stages.is_empty() => {
                 self.stages.iter().any(|code| code.eq_ignore_ascii_case(&stage.code))
             }
             _ => true,
         };
-        let creator = self.creators.is_empty() || self.creators.contains(&change.run.creator);
-        scope && stage && creator && self.on.iter().any(|selector| selector.matches(change))
+        if !is_in_scope {
+            Match::NotScope
+        } else if !self.creators.is_empty() && !self.creators.contains(&change.run.creator) {
+            Match::Creator
+        } else if !is_of_stage {
+            Match::Stage
+        } else if !self.on.iter().any(|selector| selector.matches(change)) {
+            Match::Selector
+        } else {
+            Match::Matched
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Snapshot, Stage, Workspace};
+
+    fn change(run: &str, project_id: i64, creator: &str, kind: ChangeKind) -> Change {
+        let stage = |code: &str, step| Stage {
+            code: code.to_owned(),
+            name: String::new(),
+            step,
+            kind: "Deploy".to_owned(),
+            status: Status::Running,
+            message: String::new(),
+        };
+        let run = Snapshot {
+            id: run.parse().unwrap(),
+            description: String::new(),
+            creator: creator.to_owned(),
+            status: Status::Running,
+            message: String::new(),
+            created_at: None,
+            modified_at: None,
+            stages: vec![stage("BUILD", 1), stage("PROD", 2)],
+        };
+        let workspace = Workspace { name: "warehouse".to_owned(), region: "cn-shanghai".to_owned(), project_id };
+        let at = Timestamp::UNIX_EPOCH;
+        Change { workspace, run, url: String::new(), sequence: 1, at, unseen_since: None, kind }
+    }
+
+    fn kinds() -> impl Strategy<Value = ChangeKind> {
+        let status = || {
+            prop::sample::select(vec![
+                Status::Running,
+                Status::Success,
+                Status::Fail,
+                Status::Cancel,
+                Status::Unknown("Paused".to_owned()),
+            ])
+        };
+        let stage = || prop::sample::select(vec!["BUILD", "PROD", "GONE"]).prop_map(str::to_owned);
+        prop_oneof![
+            Just(ChangeKind::Started),
+            (stage(), status()).prop_map(|(stage, to)| ChangeKind::StageChanged {
+                stage,
+                from: Status::Init,
+                to,
+                took_ms: None
+            }),
+            stage().prop_map(|stage| ChangeKind::Waiting { stage, since: Timestamp::UNIX_EPOCH }),
+            status().prop_map(|to| ChangeKind::Finished { from: Status::Running, to, took_ms: None }),
+            Just(ChangeKind::Lost { last_seen: Timestamp::UNIX_EPOCH }),
+        ]
+    }
+
+    fn subscriptions() -> impl Strategy<Value = Subscription> {
+        let workspace = prop::sample::select(vec![1, 2]).prop_map(|id| WorkspaceKey(format!("cn-shanghai/{id}")));
+        let run = prop::option::of(prop::sample::select(vec!["a", "b"]));
+        let on = prop::collection::btree_set(prop::sample::select(Selector::ALL.to_vec()), 0..4);
+        let some = |names: Vec<&'static str>| {
+            prop::sample::subsequence(names, 0..=2)
+                .prop_map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        (workspace, run, on, some(vec!["prod", "Build"]), some(vec!["1", "2"])).prop_map(
+            |(workspace, run, on, stages, creators)| Subscription {
+                id: "a".to_owned(),
+                scope: match run {
+                    Some(run) => Scope::Run { workspace, run: run.parse().unwrap() },
+                    None => Scope::Workspace { workspace },
+                },
+                to: Destination::Channel("ops".to_owned()),
+                on,
+                stages,
+                creators,
+                template: None,
+                by: "cli".to_owned(),
+                created_at: Timestamp::UNIX_EPOCH,
+            },
+        )
+    }
+
+    proptest! {
+        /// It matches when each filter lets it pass, and what it names is a filter that does not.
+        #[test]
+        fn the_explanation_names_a_filter_that_keeps_the_change_away(
+            subscription in subscriptions(),
+            kind in kinds(),
+            (run, project, creator) in (
+                prop::sample::select(vec!["a", "b"]),
+                prop::sample::select(vec![1, 2]),
+                prop::sample::select(vec!["1", "2", "3"]),
+            ),
+        ) {
+            let change = change(run, project, creator, kind);
+            let in_workspace = subscription.scope.workspace().0 == format!("cn-shanghai/{project}");
+            let in_scope = in_workspace && match &subscription.scope {
+                Scope::Run { run: own, .. } => own.as_str() == run,
+                Scope::Workspace { .. } => true,
+            };
+            let code = change.stage().map(|stage| stage.code.to_lowercase());
+            let lists = |code: &String| subscription.stages.iter().any(|own| own.to_lowercase() == *code);
+            let of_stage = subscription.stages.is_empty() || code.as_ref().is_none_or(lists);
+            let of_creator = subscription.creators.is_empty() || subscription.creators.iter().any(|own| own == creator);
+            let selected = subscription.on.iter().any(|selector| selector.matches(&change));
+            let passes = in_scope && of_stage && of_creator && selected;
+            prop_assert_eq!(subscription.matches(&change), passes);
+            let is_wrong = match subscription.explain(&change) {
+                Match::Matched => !passes,
+                Match::NotScope => in_scope,
+                Match::Creator => of_creator,
+                Match::Stage => of_stage,
+                Match::Selector => selected,
+            };
+            prop_assert!(!is_wrong, "{:?} says {:?}", subscription, subscription.explain(&change));
+        }
     }
 }

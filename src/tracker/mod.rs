@@ -84,6 +84,8 @@ struct View {
 pub struct Failure {
     pub since: Timestamp,
     pub said: String,
+    /// The credentials are refused, or may not do this: a person has to act.
+    pub denied: bool,
 }
 
 /// How old what we know of a run is.
@@ -408,10 +410,10 @@ impl Tracker {
     }
 
     /// A poll that failed changes nothing but is remembered.
-    pub fn poll_failed(&self, workspace: &WorkspaceKey, said: String, at: Timestamp) {
+    pub fn poll_failed(&self, workspace: &WorkspaceKey, said: String, denied: bool, at: Timestamp) {
         let mut view = self.workspaces.entry(workspace.clone()).or_default();
         let since = view.failure.as_ref().map_or(at, |failure| failure.since);
-        view.failure = Some(Failure { since, said });
+        view.failure = Some(Failure { since, said, denied });
     }
 
     /// The call budget allows the next poll at `until`.

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use callboard::app::{self, App, Terminal};
+use callboard::app::{self, App, Outages, Terminal};
 use callboard::commands::{self, CATALOG};
 use callboard::config::{self, Config};
 use callboard::demo::dataworks::{RunSpec, World, serve};
@@ -75,6 +75,7 @@ pub struct Setup {
     /// Commands come over Discord's gateway, otherwise straight into the inbox.
     pub gateway: bool,
     pub waiting_after: &'static str,
+    /// The access key's secret, or a table that says where it is.
     pub secret: &'static str,
     pub calls: (&'static str, &'static str),
 }
@@ -141,6 +142,7 @@ struct Life {
     tracker: Arc<Tracker>,
     poller: Arc<Poller>,
     dispatcher: Arc<Dispatcher>,
+    outages: Arc<Outages>,
     metrics: Arc<Metrics>,
     inbox: Inbox,
     workspaces: Vec<Workspace>,
@@ -215,10 +217,22 @@ impl Bot {
         let (config, screen, gateway) = (self.config.clone(), Arc::clone(&self.terminal), self.setup.gateway);
         let building = runtime.spawn(build(config, screen, clock, gateway));
         let (parts, typed) = building.await.expect("the bot does not panic");
-        let App { store, tracker, poller, dispatcher, metrics, inbox, workspaces, pages, .. } = parts;
+        let App { store, tracker, poller, dispatcher, outages, metrics, inbox, workspaces, pages, .. } = parts;
         let runtime = Some(runtime);
-        self.life =
-            Some(Life { runtime, dying, store, tracker, poller, dispatcher, metrics, inbox, workspaces, pages, typed });
+        self.life = Some(Life {
+            runtime,
+            dying,
+            store,
+            tracker,
+            poller,
+            dispatcher,
+            outages,
+            metrics,
+            inbox,
+            workspaces,
+            pages,
+            typed,
+        });
     }
 
     pub async fn restart(&mut self) {
@@ -261,10 +275,14 @@ impl Bot {
     /// What housekeeping does each second.
     pub async fn keep_house(&self) {
         let (store, tracker, dispatcher) = (self.store(), self.tracker(), self.dispatcher());
-        let (poller, now) = (Arc::clone(&self.life().poller), self.now());
-        self.within(async move { app::take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await })
-            .await
-            .unwrap();
+        let (poller, outages, now) = (Arc::clone(&self.life().poller), Arc::clone(&self.life().outages), self.now());
+        self.within(async move {
+            app::take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await?;
+            tracker.keep_sight().await?;
+            outages.look(now).await
+        })
+        .await
+        .unwrap();
     }
 
     // ----------------------------------------------------------------------------------------------------------- time
@@ -341,11 +359,13 @@ impl Bot {
         let end = self.now() + span;
         loop {
             let poll = self.tick().await;
+            self.keep_house().await;
             let delivery = self.deliver().await;
             let next = [poll, delivery].into_iter().flatten().min().unwrap_or(end);
             if next >= end {
                 self.advance_to(end);
                 self.tick().await;
+                self.keep_house().await;
                 self.deliver().await;
                 return;
             }
@@ -532,6 +552,7 @@ fn configuration(
     urls: &BTreeMap<String, String>,
 ) -> String {
     let Setup { waiting_after, secret, calls: (per_second, per_day), .. } = setup;
+    let secret = if secret.starts_with('{') { (*secret).to_owned() } else { format!("{secret:?}") };
     let mut text = format!(
         r#"
 [server]
@@ -542,7 +563,7 @@ url = "sqlite:{folder}/callboard.db"
 
 [dataworks]
 endpoint = "{dataworks}"
-credentials = {{ access_key_id = "{KEY}", access_key_secret = "{secret}" }}
+credentials = {{ access_key_id = "{KEY}", access_key_secret = {secret} }}
 poll = {{ fastest = "5s", slowest = "60s", waiting_after = "{waiting_after}" }}
 budget = {{ edition = "enterprise", calls_per_second = {per_second}, calls_per_day = {per_day} }}
 

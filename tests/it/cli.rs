@@ -77,7 +77,10 @@ fn redacted(text: &str) -> String {
             word.push(c);
             continue;
         }
-        result.push_str(&redacted_word(&word));
+        // A colon may end a clause.
+        let inner = word.trim_end_matches(':');
+        result.push_str(&redacted_word(inner));
+        result.push_str(word.strip_prefix(inner).unwrap_or_default());
         word.clear();
         if c != '\0' {
             result.push(c);
@@ -287,6 +290,9 @@ async fn wrong_use_ends_with_2_and_says_what_would_be_right() {
         &["subscriptions", "remove", "config:1"],
         &["deliveries", "list", "--state", "lost"],
         &["deliveries", "list", "--run", "a b"],
+        &["deliveries", "retry"],
+        &["deliveries", "retry", "5", "--to", "hook"],
+        &["deliveries", "retry", "--to", "hok"],
         &["completions", "cmd"],
         &["run", "--config", "nowhere.toml"],
         &["send", "hook", "--config", "nowhere.toml"],
@@ -516,7 +522,7 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
     drop(store);
 
     let id = owed.id.to_string();
-    for (args, lines) in [(vec!["deliveries", "list"], 2), (vec!["deliveries", "show", &id], 6)] {
+    for (args, lines) in [(vec!["deliveries", "list"], 2), (vec!["deliveries", "show", &id], 7)] {
         let ran = stage.callboard(&args);
         assert_eq!(ran.status, Some(0), "{ran:?}");
         assert!(ran.out.contains("orders v12 ID"), "{args:?} lost what was said: {ran:?}");
@@ -545,7 +551,7 @@ async fn a_dead_delivery_is_brought_back_beside_the_running_service() {
     let second = stage.callboard(&["run"]);
     assert!(second.status == Some(1) && second.err.contains("callboard: "), "two services on one store: {second:?}");
     // A poll that does not know of the subscription yet is refused by the store and computed again.
-    stage.sink.answer(&url, [Answer::status(404)]);
+    stage.sink.answer(&url, [Answer::status(400)]);
     stage.world.advance(PROJECT, &run).unwrap();
     let list = ["deliveries", "list", "--state", "dead", "--json"];
     let dead = eventually("a dead delivery", || stage.json(&list)[0]["id"].as_str().map(str::to_owned)).await;
@@ -568,20 +574,82 @@ async fn a_dead_delivery_is_brought_back_beside_the_running_service() {
     eventually("the message, once it is brought back", || (stage.sink.accepted().len() == 1).then_some(())).await;
     let delivered = ["deliveries", "list", "--state", "delivered", "--json"];
     eventually("that it is noted", || stage.json(&delivered)[0].is_object().then_some(())).await;
+    tell(&["deliveries", "show", &dead], 0);
     tell(&["deliveries", "retry", &dead], 1);
     tell(&["deliveries", "discard", &dead], 1);
     tell(&["deliveries", "retry", "dead"], 0);
 
-    stage.sink.answer(&url, [Answer::status(404)]);
+    stage.sink.answer(&url, [Answer::status(400)]);
     stage.world.advance(PROJECT, &run).unwrap();
     let dead = eventually("another one", || stage.json(&list)[0]["id"].as_str().map(str::to_owned)).await;
     tell(&["deliveries", "discard", &dead], 0);
+    tell(&["deliveries", "show", &dead], 0);
     tell(&["deliveries", "list", "--state", "dead"], 0);
     insta::assert_snapshot!("deliveries", transcript);
     assert_eq!(service.interrupt().await, Some(0), "{}", service.err());
     assert_eq!(service.out(), "", "logs go to standard error");
     assert!(service.err().lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{}", service.err());
     assert_eq!(stage.sink.complaints(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_destination_is_brought_back_beside_the_running_service() {
+    let stage = Stage::set().await;
+    let url = stage.sink.webhook("audit", None);
+    let standing = "[[subscriptions]]\nworkspace = \"warehouse\"\nchannels = [\"audit\"]\non = [\"stage\"]\n";
+    let channel = |name: &str| format!("[channels.{name}]\nkind = \"webhook\"\nurl = \"{url}\"\n");
+    stage.configure(&(channel("audit") + standing));
+    let run = stage.world.add_run(PROJECT, RunSpec::online("orders_daily v12"));
+    let mut service = Going::start(stage.path(), &["run"]);
+    tokio::time::timeout(PATIENCE, stage.world.wait_for_calls(2)).await.expect("the service polls");
+    stage.sink.answer(&url, [Answer::status(404)]);
+    stage.world.advance(PROJECT, &run).unwrap();
+    let list = ["deliveries", "list", "--json"];
+    let is_dead = || {
+        let id = stage.json(&list)[0]["id"].as_str()?.to_owned();
+        let shown = stage.json(&["deliveries", "show", &id, "--json"]);
+        (shown["destination"]["state"] == "dead").then_some(id)
+    };
+    let first = eventually("that the destination is dead", is_dead).await;
+    stage.world.advance(PROJECT, &run).unwrap();
+    eventually("that more is owed to it", || (stage.json(&list).as_array()?.len() == 2).then_some(())).await;
+
+    let mut transcript = String::new();
+    let mut tell = |args: &[&str], status: i32| {
+        let ran = stage.callboard(args);
+        assert_eq!(ran.status, Some(status), "{args:?}: {ran:?}");
+        transcript
+            .push_str(&redacted(&told(args, &ran)).replace(run.as_str(), "[run]").replace(run.short(), "[short]"));
+    };
+    let second = stage.json(&list)[0]["id"].as_str().unwrap().to_owned();
+    tell(&["deliveries", "list"], 0);
+    tell(&["deliveries", "list", "--to", "audit", "--limit", "1"], 0);
+    tell(&["deliveries", "list", "--to", "nobody"], 0);
+    tell(&["deliveries", "show", &first], 0);
+    tell(&["deliveries", "show", &second], 0);
+    tell(&["deliveries", "retry", "dead"], 0);
+    tell(&["deliveries", "retry", "--to", "audti"], 2);
+    stage.configure(&channel("other"));
+    tell(&["deliveries", "list", "--limit", "1"], 0);
+    tell(&["deliveries", "show", &first], 0);
+    tell(&["deliveries", "retry", "--to", "audit"], 1);
+    stage.configure(&(channel("audit") + standing));
+    tell(&["deliveries", "retry", "--to", "audit"], 0);
+    let accepted = || (stage.sink.accepted().len() >= 2).then_some(());
+    eventually("the messages, once their destination is back", accepted).await;
+    let open =
+        || (stage.json(&["deliveries", "list", "--state", "pending", "--json"]) == serde_json::json!([])).then_some(());
+    eventually("that they are noted", open).await;
+    tell(&["deliveries", "retry", "--to", "audit"], 0);
+    tell(&["deliveries", "list"], 0);
+
+    stage.sink.answer(&url, [Answer::status(404)]);
+    stage.world.advance(PROJECT, &run).unwrap();
+    let third = eventually("that it is dead again", is_dead).await;
+    tell(&["deliveries", "retry", &third], 0);
+    eventually("the third message", || (stage.sink.accepted().len() >= 3).then_some(())).await;
+    insta::assert_snapshot!("destinations", transcript);
+    assert_eq!(service.interrupt().await, Some(0), "{}", service.err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

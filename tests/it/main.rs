@@ -3,6 +3,7 @@
 // clippy.toml allows these in test functions; the helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod answers;
 mod bot;
 mod channels;
 mod cli;
@@ -14,6 +15,7 @@ mod fake_discord;
 mod faults;
 mod memory;
 mod model;
+mod outages;
 mod pages;
 mod process;
 mod races;

@@ -1,4 +1,3 @@
-#![allow(dead_code)]
 //! What a proof found, for the table in RELIABILITY.md.
 
 use std::io::Write;
@@ -22,12 +21,13 @@ fn number<N: FromStr>(name: &str) -> Option<N> {
 /// Call it once the proof holds: prints the result, and appends it to the file that `CALLBOARD_RESULTS` names, which
 /// `scripts/prove` turns into the table. A line is proof, cases, seed (`-` where chance plays no part) and result,
 /// with tabs between them.
+#[expect(clippy::print_stdout, reason = "it is a test's output")]
 pub fn record(proof: &str, cases: usize, seed: Option<u64>, result: &str) {
     let seed = seed.map_or_else(|| "-".to_owned(), |seed| seed.to_string());
-    let line = format!("{proof}\t{cases}\t{seed}\t{result}\n");
-    print!("{line}");
+    let line = format!("{proof}\t{cases}\t{seed}\t{result}");
+    println!("{line}");
     if let Some(path) = std::env::var_os("CALLBOARD_RESULTS") {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(line.as_bytes()).unwrap();
+        writeln!(file, "{line}").unwrap();
     }
 }

@@ -52,6 +52,8 @@ pub enum Answer {
         headers: Vec<(&'static str, String)>,
         body: String,
     },
+    /// As the platform would, only later.
+    Late(Duration),
     /// As the platform would, after having accepted the message, but no answer ever comes.
     Hang,
     /// As the platform would, after having accepted the message, but the connection breaks before the answer.
@@ -126,6 +128,10 @@ impl Sink {
         let router = Router::new().fallback(handle).with_state((Arc::clone(&memory), Arc::clone(&arrivals)));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Sink { address, memory, server, arrivals }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn base(&self) -> String {
@@ -236,7 +242,7 @@ async fn handle(State((memory, arrivals)): State<Shared>, request: Request<Body>
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default().to_vec();
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
     let path = parts.uri.path().to_owned();
-    let answer = {
+    let (answer, late) = {
         let mut memory = memory.lock().unwrap();
         let order = memory.seen.len();
         let seen = Seen { order, method: parts.method, path: path.clone(), query, headers: parts.headers, body };
@@ -246,16 +252,20 @@ async fn handle(State((memory, arrivals)): State<Shared>, request: Request<Body>
             memory.complaints.push(format!("{} {path}: {complaint}", seen.method));
         }
         match memory.scripts.get_mut(&path).and_then(VecDeque::pop_front) {
-            Some(Answer::Plain { status, headers, body }) => Answer::Plain { status, headers, body },
+            Some(Answer::Plain { status, headers, body }) => (Answer::Plain { status, headers, body }, Duration::ZERO),
+            Some(Answer::Late(late)) => (memory.respond(&seen, complaint.as_deref()), late),
             // The message is accepted, only the answer goes wrong.
             Some(broken) => {
                 memory.respond(&seen, complaint.as_deref());
-                broken
+                (broken, Duration::ZERO)
             }
-            None => memory.respond(&seen, complaint.as_deref()),
+            None => (memory.respond(&seen, complaint.as_deref()), Duration::ZERO),
         }
     };
     arrivals.send_modify(|seen| *seen += 1);
+    if !late.is_zero() {
+        tokio::time::sleep(late).await;
+    }
     reply(answer, &memory).await
 }
 
@@ -268,7 +278,7 @@ async fn reply(answer: Answer, memory: &Arc<Mutex<Memory>>) -> Response<Body> {
             }
             return response.body(body.into()).unwrap();
         }
-        Answer::Hang => std::future::pending().await,
+        Answer::Late(_) | Answer::Hang => std::future::pending().await,
         Answer::Drop => Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(broken())])),
         Answer::CutOff => Body::from_stream(futures_util::stream::unfold(0, |sent| async move {
             // What was sent goes out while the stream is not ready.

@@ -42,6 +42,11 @@ impl Fault {
         Fault::refusal(429, "Throttling.Api.Risk", "The daily limit of calls is reached.")
     }
 
+    /// Somebody disabled the access key.
+    pub fn key_disabled() -> Fault {
+        Fault::refusal(403, "InvalidAccessKeyId.Inactive", "Specified access key is disabled.")
+    }
+
     pub fn internal_error() -> Fault {
         Fault::refusal(500, "InternalError.System", "An internal error occurred.")
     }

@@ -241,7 +241,8 @@ impl State {
         let Ok(project_id) = given("ProjectId").parse::<i64>() else {
             return refuse(400, "InvalidParameter", "ProjectId is a number.");
         };
-        let Some(runs) = self.workspaces.get(&project_id) else {
+        let open = Some(project_id).filter(|id| !self.closed.contains(id));
+        let Some(runs) = open.and_then(|id| self.workspaces.get(&id)) else {
             return refuse(403, "NoPermission", "You are no member of this workspace.");
         };
         let page = if paged { Some(Page::read(given("PageNumber"), given("PageSize"))?) } else { None };

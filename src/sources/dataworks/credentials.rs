@@ -66,6 +66,14 @@ impl Credentials {
             Credentials::Chain(chain) => chain.get(now).await,
         }
     }
+
+    /// DataWorks refused the key: what is held of it is looked up anew, so that one that was replaced before its time
+    /// counts at the next call.
+    pub async fn forget(&self) {
+        if let Credentials::Chain(chain) = self {
+            chain.state.lock().await.held = None;
+        }
+    }
 }
 
 fn configured(settings: &super::Credentials) -> Result<AccessKey, (&'static str, SecretError)> {
@@ -397,6 +405,18 @@ mod tests {
 
         machine.answer("sts.aliyuncs.com", 200, sts("renewed", "2026-01-01T14:00:00Z"));
         assert_eq!(id(&chain, "2026-01-01T12:00:20Z").await, "renewed");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_refused_is_looked_up_again_before_its_end() {
+        let machine = machine_with_everything();
+        let credentials = Credentials::Chain(Box::new(machine.chain(&OIDC)));
+        let now = at("2026-01-01T11:00:00Z");
+        assert_eq!(credentials.get(now).await.unwrap().id, "oidc");
+        machine.answer("sts.aliyuncs.com", 200, sts("rotated", "2026-01-01T14:00:00Z"));
+        assert_eq!(credentials.get(now).await.unwrap().id, "oidc", "a key that passes is held");
+        credentials.forget().await;
+        assert_eq!(credentials.get(now).await.unwrap().id, "rotated");
     }
 
     #[tokio::test]

@@ -121,7 +121,11 @@ impl DataWorks {
             request_id: id.as_deref(),
             of_one_run: action != Action::List,
         };
-        answer(&refusal)
+        let answer = answer(&refusal);
+        if matches!(&answer, Err(error) if matches!(error.kind, SourceErrorKind::Credentials { .. })) {
+            self.credentials.forget().await;
+        }
+        answer
     }
 
     /// The wire form of the official client. Each has its own date and nonce, so a call made again is signed again.

@@ -20,9 +20,9 @@ impl Faults {
     pub fn of(&self, error: &rusqlite::Error) -> StoreError {
         match error {
             // A value that does not read back as what it was written as.
-            rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
-                self.damaged(error.to_string())
-            }
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..) => self.damaged(error.to_string()),
             _ => match error.sqlite_error_code() {
                 Some(ErrorCode::DiskFull) => StoreError::Full,
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => self.damaged(error.to_string()),
