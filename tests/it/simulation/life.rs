@@ -517,6 +517,10 @@ impl Life {
         self.poll(0);
         self.poll(0);
         for _ in 0..80 {
+            // What happened may be written down late.
+            for place in views::dead(&self.store) {
+                self.revive(place);
+            }
             self.pass(Duration::from_secs(3_600), true);
             self.after_each_step();
             if self.world().broken.is_some() || views::any_open(&self.store).is_none() {
@@ -590,7 +594,7 @@ impl Life {
 
 /// Whatever can go on without time passing goes on.
 async fn settle_down() {
-    for _ in 0..24 {
+    for _ in 0..3 {
         tokio::task::yield_now().await;
     }
 }

@@ -107,3 +107,10 @@ pub fn run(store: &MemoryStore, workspace: &WorkspaceKey, run: &RunId) -> Option
 pub fn has_in_flight(store: &MemoryStore) -> bool {
     store.look(|truth| truth.rows.values().any(|row| row.state == DeliveryState::InFlight))
 }
+
+pub fn dead(store: &MemoryStore) -> Vec<usize> {
+    store.look(|truth| {
+        let dead = truth.places.iter().filter(|(_, place)| place.dead.is_some());
+        dead.map(|(name, _)| World::place_of(name)).collect()
+    })
+}
