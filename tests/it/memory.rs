@@ -348,7 +348,7 @@ impl Truth {
         let workspace = &poll.key;
         for state in &poll.runs {
             let stored = self.runs.get(&(workspace.clone(), state.snapshot.id.clone())).map_or(0, |kept| kept.version);
-            if stored != state.version - 1 {
+            if stored != state.version - 1 && !is_planted(Bug::StaleIsRecorded) {
                 return Ok(Recorded::Stale);
             }
         }

@@ -189,6 +189,10 @@ impl Life {
         let tracker = Arc::new(tracker.unwrap());
         let wording: Wording = Box::new(|draft, _, _| Rendered { message: written(draft), fell_back: false });
         let dispatcher = Dispatcher::new(store, wording, outlets, Arc::clone(&tracker), metrics, clock);
+        {
+            let mut world = self.world();
+            (world.began, world.looked) = (world.steady, false);
+        }
         self.process = Some(Process { runtime, tracker, dispatcher: Arc::new(dispatcher) });
     }
 
@@ -284,7 +288,8 @@ impl Life {
         self.was_stale &= stale > 0;
         let (sight, now) = (self.sight(stale), self.now());
         // A store that fails is as good as no poll.
-        let _ = self.within(async |process| process.tracker.observe(&world::workspace(), sight, now).await);
+        let seen = self.within(async |process| process.tracker.observe(&world::workspace(), sight, now).await);
+        self.world().looked |= seen.is_ok();
         self.look();
     }
 
@@ -538,7 +543,7 @@ impl Life {
         let mut arrived_once = BTreeSet::new();
         let mut foldings = Vec::new();
         for arrival in &self.world().arrivals {
-            arrived_once.extend(arrival.keys.iter().cloned());
+            arrived_once.extend(arrival.keys.iter().filter(|_| arrival.confirmed).cloned());
             foldings.extend(arrival.folding);
         }
         for folding in foldings {
@@ -561,6 +566,13 @@ impl Life {
                 self.check_death(&row.reason, &key);
             }
         }
+        let runs = self.world().runs.clone();
+        for (run, versions) in runs.iter().enumerate() {
+            let kept = views::run(&self.store, &world::workspace().key(), &world::run_id(run));
+            if kept.map(|kept| kept.snapshot) != versions.last().cloned() {
+                self.world().breaks(format!("recorded: run {run} is not where it is"));
+            }
+        }
         self.check_notices();
     }
 
@@ -570,7 +582,7 @@ impl Life {
         if lossy {
             self.count("given up");
         }
-        if !lossy && !reason.contains("Refusing") && !reason.contains("Picky") {
+        if !lossy && !reason.contains("Refusing") {
             self.world().breaks(format!("no loss: {} died of {reason:?}", named(key)));
         }
     }
