@@ -54,7 +54,7 @@ pub enum Bug {
     MemoryAheadOfStore,
     /// Only the first subscription is served.
     OneSubscriptionOnly,
-    /// A subscription made during a poll misses what the poll records.
+    /// A poll that did not know of a subscription records without it.
     StaleIsRecorded,
     /// The end of a run ends standing subscriptions as well.
     EndsTooMuch,

@@ -10,6 +10,7 @@ use super::{Change, Destination, Notice, Timestamp, WorkspaceKey};
 /// What one delivery tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are changes")]
 pub enum News {
     Change(Change),
     Notice(Notice),

@@ -4,6 +4,7 @@ use super::{Change, Folding, Notice, RunId, Snapshot, Timestamp, Tone};
 
 /// What one message tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are changes")]
 pub enum Content {
     Change(Change),
     /// Several changes, grouped by run, each run's in order. Of one run only where they are late; a single late change

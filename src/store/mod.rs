@@ -137,9 +137,9 @@ pub trait Store: Send + Sync {
     /// Brings a dead delivery back, due at `now`, and nothing else that was folded with it. False when it was not dead.
     async fn retry(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Gives up an open or dead delivery for good: `superseded`. False when it had already ended otherwise. What its
-    /// message was to tell as well waits for itself again; where it is under way, once that has ended. Discarded out of
-    /// another one's message, it is left out there from the next attempt on.
+    /// Gives up a delivery for good that waits or is dead: `superseded`. What its message was to tell as well waits for
+    /// itself again. False when it had already ended otherwise, when it is under way, and when it is folded into a
+    /// message that is under way or may have arrived: such a message keeps its words.
     async fn discard(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Fails when the store can't be written.

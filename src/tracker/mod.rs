@@ -227,7 +227,6 @@ impl Tracker {
             };
             match recorded {
                 Recorded::Done => return Ok(self.apply(workspace, sight, poll, soft, at)),
-                Recorded::Stale if is_planted(Bug::StaleIsRecorded) => return Ok(Vec::new()),
                 Recorded::Stale => self.reload().await?,
             }
         }

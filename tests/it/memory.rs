@@ -348,7 +348,7 @@ impl Truth {
         let workspace = &poll.key;
         for state in &poll.runs {
             let stored = self.runs.get(&(workspace.clone(), state.snapshot.id.clone())).map_or(0, |kept| kept.version);
-            if stored != state.version - 1 {
+            if stored != state.version - 1 && !is_planted(Bug::StaleIsRecorded) {
                 return Ok(Recorded::Stale);
             }
         }
@@ -715,9 +715,9 @@ impl Truth {
 
 impl Truth {
     /// What was bound to a row waits for itself again, and may have been told where an attempt may have arrived.
-    fn free(&mut self, lead: u64, unknown_since: Option<Timestamp>) -> Vec<u64> {
+    fn free(&mut self, lead: u64) -> Vec<u64> {
         let bound = self.bound_to(lead);
-        let unknown_since = self.rows[&lead].unknown_since.or(unknown_since);
+        let unknown_since = self.rows[&lead].unknown_since;
         for number in &bound {
             let row = self.rows.get_mut(number).unwrap();
             row.carrier = None;
@@ -732,7 +732,7 @@ impl Truth {
     }
 
     fn die(&mut self, lead: u64, at: Timestamp, reason: String) {
-        let bound = self.free(lead, None);
+        let bound = self.free(lead);
         for number in bound.into_iter().chain([lead]) {
             self.rows.get_mut(&number).unwrap().end(DeliveryState::Dead, at, Some(reason.clone()));
         }
@@ -747,23 +747,15 @@ impl Truth {
     }
 
     fn release(&mut self, under_way: &[Uuid]) {
-        let numbers: Vec<u64> = self.rows.keys().copied().collect();
-        for number in numbers {
-            let orphaned = self.rows[&number].state == DeliveryState::Superseded && !self.bound_to(number).is_empty();
-            let row = self.rows.get_mut(&number).unwrap();
-            if (row.state != DeliveryState::InFlight && !orphaned) || under_way.contains(&row.id) {
-                continue;
-            }
-            let Some(begun) = row.attempts.last_mut() else { continue };
-            begun.ended_at = Some(begun.started_at);
-            begun.outcome = Some("retry".to_owned());
-            begun.reason = Some("the store did not say that it was claimed".to_owned());
-            self.writes += 1;
-            if orphaned {
-                self.free(number, None);
-            } else {
+        for row in self.rows.values_mut() {
+            if row.state == DeliveryState::InFlight && !under_way.contains(&row.id) {
                 row.state = if row.unknown_since.is_some() { DeliveryState::Unknown } else { DeliveryState::Pending };
+                let begun = row.attempts.last_mut().unwrap();
+                begun.ended_at = Some(begun.started_at);
+                begun.outcome = Some("retry".to_owned());
+                begun.reason = Some("the store did not say that it was claimed".to_owned());
                 row.reason.clone_from(&begun.reason);
+                self.writes += 1;
             }
         }
     }
@@ -778,7 +770,6 @@ impl Truth {
         let row = self.rows.get_mut(&number).unwrap();
         let begun = row.attempts.iter_mut().find(|begun| begun.attempt == settlement.attempt);
         let begun = begun.filter(|begun| begun.outcome.is_none());
-        let was_under_way = begun.is_some();
         if let Some(begun) = begun {
             begun.started_at = ms(settlement.started_at);
             begun.ended_at = Some(ms(settlement.ended_at));
@@ -789,12 +780,6 @@ impl Truth {
         if row.state == DeliveryState::InFlight && row.attempt() == settlement.attempt {
             self.follow(number, settlement, reason);
             self.remember(number, settlement, policy);
-        } else if was_under_way && row.state == DeliveryState::Superseded {
-            match settlement.next {
-                Next::Delivered => self.tell_bound(number, settlement.ended_at),
-                Next::Unknown { .. } => drop(self.free(number, Some(ms(settlement.started_at)))),
-                Next::Pending { .. } | Next::Rejected | Next::Dead => drop(self.free(number, None)),
-            }
         }
     }
 
@@ -815,7 +800,7 @@ impl Truth {
                 row.unknown_since.get_or_insert(started_at);
             }
             Next::Rejected => {
-                let freed = self.free(number, None);
+                let freed = self.free(number);
                 if freed.is_empty() || is_planted(Bug::RefusedDigestLost) {
                     return self.die(number, ended_at, reason.unwrap_or_default());
                 }
@@ -884,14 +869,14 @@ impl Truth {
     fn discard(&mut self, id: Uuid, now: Timestamp) -> bool {
         let Some(number) = self.number_of(id) else { return false };
         match self.rows[&number].state {
-            DeliveryState::Delivered | DeliveryState::Superseded => return false,
-            // What an attempt under way tells too waits for its end.
-            DeliveryState::InFlight | DeliveryState::Dead => {}
+            DeliveryState::Delivered | DeliveryState::Superseded | DeliveryState::InFlight => return false,
+            DeliveryState::Dead => {}
             DeliveryState::Pending | DeliveryState::Unknown => {
-                self.free(number, None);
-                let lead = self.rows[&number].carrier.and_then(|lead| self.rows.get_mut(&lead));
-                let waits = |lead: &&mut Row| matches!(lead.state, DeliveryState::Pending | DeliveryState::Unknown);
-                if let Some(lead) = lead.filter(waits).filter(|lead| lead.unknown_since.is_none()) {
+                self.free(number);
+                if let Some(lead) = self.rows[&number].carrier.and_then(|lead| self.rows.get_mut(&lead)) {
+                    if lead.state != DeliveryState::Pending || lead.unknown_since.is_some() {
+                        return false;
+                    }
                     lead.message_id = MessageId::Fresh;
                 }
             }
@@ -908,30 +893,19 @@ impl Truth {
         if is_planted(Bug::PlacesForgotten) {
             self.places.clear();
         }
-        let numbers: Vec<u64> = self.rows.keys().copied().collect();
-        for number in numbers {
-            let orphaned = self.rows[&number].state == DeliveryState::Superseded && !self.bound_to(number).is_empty();
-            let row = self.rows.get_mut(&number).unwrap();
-            if row.state != DeliveryState::InFlight && !orphaned {
-                continue;
-            }
-            let Some(begun) = row.attempts.last_mut() else { continue };
+        for row in self.rows.values_mut().filter(|row| row.state == DeliveryState::InFlight) {
+            let begun = row.attempts.last_mut().unwrap();
             begun.outcome = Some("unknown".to_owned());
             begun.reason = Some(CRASHED.to_owned());
-            let since = begun.started_at;
-            if orphaned {
-                self.free(number, Some(since));
-            } else {
-                row.state = DeliveryState::Unknown;
-                if is_planted(Bug::DeathIsForgotten) {
-                    row.state = DeliveryState::Pending;
-                    row.attempts.last_mut().unwrap().outcome = Some("retry".to_owned());
-                    continue;
-                }
-                row.reason = Some(CRASHED.to_owned());
-                row.unknown_since.get_or_insert(since);
-                *recovered.entry(row.to.to_string()).or_default() += 1;
+            if is_planted(Bug::DeathIsForgotten) {
+                begun.outcome = Some("retry".to_owned());
+                row.state = DeliveryState::Pending;
+                continue;
             }
+            row.unknown_since.get_or_insert(begun.started_at);
+            row.state = DeliveryState::Unknown;
+            row.reason = Some(CRASHED.to_owned());
+            *recovered.entry(row.to.to_string()).or_default() += 1;
         }
         recovered.into_iter().map(|(name, count)| (Destination::from(name), count)).collect()
     }
@@ -944,7 +918,7 @@ impl Truth {
         let is_old = |row: &Row| waits(row) && row.carrier.is_none() && row.created_at < before;
         let old: Vec<u64> = self.rows.iter().filter(|(_, row)| is_old(row)).map(|(number, _)| *number).collect();
         for lead in old {
-            for number in self.free(lead, None).into_iter().chain([lead]) {
+            for number in self.free(lead).into_iter().chain([lead]) {
                 let row = self.rows.get_mut(&number).unwrap();
                 if row.created_at < before {
                     let reason = "it waited so long that nobody needs it any more";
@@ -956,7 +930,7 @@ impl Truth {
         let ended: Vec<u64> = self.rows.iter().filter(|(_, row)| !row.is_open()).map(|(number, _)| *number).collect();
         for number in ended {
             let is_old = self.rows.get(&number).is_some_and(|row| row.settled_at.is_some_and(|at| at < before));
-            if !is_old || !self.bound_to(number).is_empty() {
+            if !is_old {
                 continue;
             }
             let goes = |(other, row): &(&u64, &Row)| **other == number || row.carrier == Some(number);

@@ -364,7 +364,7 @@ impl Claim<'_> {
             Ok(delivery) => Ok(Some(delivery)),
             Err(rusqlite::Error::FromSqlConversionFailure(..)) => {
                 tracing::error!(number, "a stored change can't be read; its delivery is given up");
-                queues::free(self.connection, number, None)?;
+                queues::free(self.connection, number)?;
                 End::dead(self.now.as_millisecond(), UNREADABLE).of(self.connection, number)?;
                 Ok(None)
             }

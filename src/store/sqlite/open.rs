@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::faults::Faults;
-use super::queues;
 use super::statements as sql;
 use crate::model::Destination;
 use crate::store::{Role, StoreError};
@@ -166,14 +165,6 @@ fn recover(connection: &mut Connection) -> rusqlite::Result<Vec<(Destination, u6
         .prepare(sql::IN_FLIGHT_BY_DESTINATION)?
         .query_map([], |row| Ok((Destination::from(row.get::<_, String>(0)?), row.get::<_, i64>(1)?.unsigned_abs())))?
         .collect::<rusqlite::Result<_>>()?;
-    let orphans = transaction
-        .prepare(sql::ORPHANS)?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<rusqlite::Result<Vec<(i64, i64, i64)>>>()?;
-    for (number, attempt, started_at) in orphans {
-        transaction.execute(sql::RECOVER_ATTEMPT, rusqlite::params![number, attempt, CRASHED])?;
-        queues::free(&transaction, number, Some(started_at))?;
-    }
     transaction.execute(sql::RECOVER_ATTEMPTS, [CRASHED])?;
     transaction.execute(sql::RECOVER_DELIVERIES, [CRASHED])?;
     transaction.commit()?;

@@ -25,7 +25,7 @@ pub fn expire(connection: &Connection, numbers: &[i64], before: Timestamp) -> ru
         if !still(*lead)? {
             continue;
         }
-        for number in queues::free(connection, *lead, None)?.into_iter().chain([*lead]) {
+        for number in queues::free(connection, *lead)?.into_iter().chain([*lead]) {
             if still(number)? {
                 End::dead(at, EXPIRED).of(connection, number)?;
                 expired += 1;

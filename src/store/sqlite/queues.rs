@@ -86,11 +86,11 @@ pub fn bound(connection: &Connection, number: i64) -> rusqlite::Result<Vec<i64>>
 }
 
 /// Nothing is bound to `number` any more: each waits for itself, and may have been told where an attempt at `number`
-/// may have arrived: an earlier one, or the one that began at `unknown_at`. Says which rows.
-pub fn free(connection: &Connection, number: i64, unknown_at: Option<i64>) -> rusqlite::Result<Vec<i64>> {
+/// may have arrived. Says which rows.
+pub fn free(connection: &Connection, number: i64) -> rusqlite::Result<Vec<i64>> {
     let freed = bound(connection, number)?;
     if !freed.is_empty() {
-        connection.prepare_cached(sql::FREE_BOUND)?.execute(params![number, unknown_at])?;
+        connection.prepare_cached(sql::FREE_BOUND)?.execute([number])?;
         connection.prepare_cached(sql::UNFOLD)?.execute([number])?;
     }
     Ok(freed)
@@ -99,7 +99,7 @@ pub fn free(connection: &Connection, number: i64, unknown_at: Option<i64>) -> ru
 /// Ends a message for good, with everything it was to tell. Brought back, each leaves by itself.
 pub fn die(connection: &Connection, number: i64, at: i64, reason: &str) -> rusqlite::Result<()> {
     let end = End::dead(at, reason);
-    for told in free(connection, number, None)? {
+    for told in free(connection, number)? {
         end.of(connection, told)?;
     }
     end.of(connection, number)

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rusqlite::{Connection, Row, ToSql, params};
+use rusqlite::{Connection, ToSql, params};
 use uuid::Uuid;
 
 use super::queues::{self, End, Found};
@@ -23,17 +23,10 @@ pub fn settle(connection: &Connection, settlement: &Settlement, policy: &Arc<dyn
     let reason = Some(settlement.outcome.reason()).filter(|reason| !reason.is_empty());
     let label = settlement.outcome.label();
     let attempt = params![lead.number, settlement.attempt, started_at, ended_at, label, reason];
-    let was_under_way = connection.prepare_cached(sql::SETTLE_ATTEMPT)?.execute(attempt)? > 0;
+    connection.prepare_cached(sql::SETTLE_ATTEMPT)?.execute(attempt)?;
     if lead.state == "in_flight" && lead.attempt == settlement.attempt {
         follow(connection, &lead, settlement, reason)?;
         remember(connection, &lead, settlement, policy)?;
-    } else if was_under_way && lead.state == "superseded" {
-        // Discarded meanwhile. What it told beside its own waited for this.
-        match settlement.next {
-            Next::Delivered => queues::end_bound(connection, lead.number, ended_at, message_id(settlement))?,
-            Next::Unknown { .. } => drop(queues::free(connection, lead.number, Some(started_at))?),
-            _ => drop(queues::free(connection, lead.number, None)?),
-        }
     }
     Ok(())
 }
@@ -41,16 +34,11 @@ pub fn settle(connection: &Connection, settlement: &Settlement, policy: &Arc<dyn
 /// What was claimed, and its claimer never heard of it, is claimed again.
 pub fn release(connection: &Connection, under_way: &[Uuid]) -> rusqlite::Result<()> {
     let under_way: BTreeSet<String> = under_way.iter().map(Uuid::to_string).collect();
-    let read = |row: &Row<'_>, id: usize| Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, String>(id)?));
-    let list = |statement: &str, id: usize| -> rusqlite::Result<Vec<(i64, u32, String)>> {
-        connection.prepare_cached(statement)?.query_map([], |row| read(row, id))?.collect()
-    };
-    let is_unheard = |found: &(i64, u32, String)| !under_way.contains(&found.2);
-    for (number, attempt, _) in list(sql::ORPHANS, 3)?.into_iter().filter(is_unheard) {
-        connection.prepare_cached(sql::RELEASE_ATTEMPT)?.execute(params![number, attempt, UNHEARD])?;
-        queues::free(connection, number, None)?;
-    }
-    for (number, attempt, _) in list(sql::ALL_IN_FLIGHT, 2)?.into_iter().filter(is_unheard) {
+    let in_flight: Vec<(i64, u32, String)> = connection
+        .prepare_cached(sql::ALL_IN_FLIGHT)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (number, attempt, _) in in_flight.into_iter().filter(|(_, _, id)| !under_way.contains(id)) {
         connection.prepare_cached(sql::RELEASE_ATTEMPT)?.execute(params![number, attempt, UNHEARD])?;
         connection.prepare_cached(sql::RELEASE_DELIVERY)?.execute(params![number, UNHEARD])?;
     }
@@ -86,7 +74,7 @@ fn follow(
         Next::Pending { at } => again("pending", at.as_millisecond(), None),
         Next::Unknown { at } => again("unknown", at.as_millisecond(), Some(settlement.started_at.as_millisecond())),
         Next::Rejected => {
-            let freed = queues::free(connection, lead.number, None)?;
+            let freed = queues::free(connection, lead.number)?;
             if freed.is_empty() {
                 return End::dead(ended_at, reason.unwrap_or_default()).of(connection, lead.number);
             }

@@ -188,7 +188,6 @@ pub const DROP_PLACE: &str = "DELETE FROM destinations WHERE destination = ?1";
 
 // -------------------------------------------------------------------------------------------------- how a row ends
 
-/// Also when the row was discarded meanwhile: what happened on the wire is kept.
 pub const SETTLE_ATTEMPT: &str = "
     UPDATE attempts SET started_at = ?3, ended_at = ?4, outcome = ?5, reason = ?6
     WHERE delivery = ?1 AND attempt = ?2 AND outcome IS NULL";
@@ -222,15 +221,20 @@ pub const END_BOUND: &str = "
 
 /// What ?1 was to tell waits for itself again; it may have been told where ?1 may have.
 pub const FREE_BOUND: &str = "
-    UPDATE deliveries INDEXED BY deliveries_bound SET carrier = NULL, unknown_at = ifnull(unknown_at, ifnull(
-      (SELECT lead.unknown_at FROM deliveries AS lead WHERE lead.number = ?1), ?2))
+    UPDATE deliveries INDEXED BY deliveries_bound SET carrier = NULL, unknown_at = ifnull(unknown_at,
+      (SELECT lead.unknown_at FROM deliveries AS lead WHERE lead.number = ?1))
     WHERE carrier = ?1 AND state = 'pending'";
 
-/// The message that told a discarded row has other words now. Where nobody can have got it, it has another id too.
+/// Another one's message that is to tell it is under way, or may have arrived.
+pub const MAY_BE_TOLD: &str = "
+    SELECT 1 FROM deliveries AS told JOIN deliveries AS lead ON lead.number = told.carrier
+    WHERE told.number = ?1 AND (lead.state <> 'pending' OR lead.unknown_at IS NOT NULL)";
+
+/// The message that was to tell a discarded row has other words now, and so another id.
 pub const UNFOLD_FROM: &str = "
     UPDATE deliveries SET wire_id = ''
     WHERE number = (SELECT told.carrier FROM deliveries AS told WHERE told.number = ?1)
-      AND state IN ('pending', 'unknown') AND attempt > 0 AND unknown_at IS NULL";
+      AND attempt > 0";
 
 pub const RETRY: &str = "
     UPDATE deliveries SET state = 'pending', next_at = ?2, settled_at = NULL WHERE number = ?1";
@@ -277,14 +281,6 @@ pub const ATTEMPTS: &str = "
 pub const IN_FLIGHT_BY_DESTINATION: &str = "
     SELECT destination, count(*) FROM deliveries WHERE state = 'in_flight' GROUP BY destination ORDER BY destination";
 
-/// A person discarded a message while it was under way; what it told beside its own waits for the end of that.
-pub const ORPHANS: &str = "
-    SELECT DISTINCT lead.number, a.attempt, a.started_at, lead.id
-    FROM deliveries AS told INDEXED BY deliveries_bound
-    JOIN deliveries AS lead ON lead.number = told.carrier
-    JOIN attempts AS a ON a.delivery = lead.number AND a.attempt = lead.attempt
-    WHERE told.carrier IS NOT NULL AND told.state = 'pending' AND lead.state = 'superseded'";
-
 pub const ALL_IN_FLIGHT: &str = "
     SELECT number, attempt, id FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight'";
 
@@ -295,9 +291,6 @@ pub const RELEASE_ATTEMPT: &str = "
 
 pub const RELEASE_DELIVERY: &str = "
     UPDATE deliveries SET state = iif(unknown_at IS NULL, 'pending', 'unknown'), reason = ?2 WHERE number = ?1";
-
-pub const RECOVER_ATTEMPT: &str = "
-    UPDATE attempts SET outcome = 'unknown', reason = ?3 WHERE delivery = ?1 AND attempt = ?2 AND outcome IS NULL";
 
 pub const RECOVER_ATTEMPTS: &str = "
     UPDATE attempts SET outcome = 'unknown', reason = ?1
@@ -325,12 +318,10 @@ pub const FIND_OLD_DELIVERIES: &str = "
     SELECT number FROM deliveries
     WHERE state IN ('delivered', 'dead', 'superseded') AND settled_at < ?1 AND number > ?2 ORDER BY number LIMIT ?3";
 
-/// Asked again: a dead one may have been retried since. What is bound to it keeps it.
+/// Asked again: a dead one may have been retried since.
 pub const DELETE_OLD_DELIVERY: &str = "
     DELETE FROM deliveries
-    WHERE number = ?1 AND state IN ('delivered', 'dead', 'superseded') AND settled_at < ?2 AND NOT EXISTS (
-      SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
-      WHERE told.carrier = ?1 AND told.state = 'pending')
+    WHERE number = ?1 AND state IN ('delivered', 'dead', 'superseded') AND settled_at < ?2
     RETURNING state, carrier IS NOT NULL";
 
 /// Goes with the row that told it: numbers are used again.
@@ -402,7 +393,7 @@ mod tests {
         FIND_SUBSCRIPTION, RUN_VERSION, RUN, DELETE_RUN, SAW_WORKSPACE, LAST_NOTICE, COUNT_OWED, QUEUE_HEAD,
         MARK_HEAD, NEXT_DESTINATION, FIRST_DUE, FIRST_AFTER, IN_FLIGHT, HEAD, PREFIX, FOLDABLE_QUEUES, DELIVERY, BIND,
         BOUND, CLAIM, PLACE, DROP_PLACE, SETTLE_ATTEMPT, BY_EXACT_ID, AGAIN, END, ALONE, UNFOLD, END_BOUND,
-        FREE_BOUND, UNFOLD_FROM, RETRY, MAKE_DUE, OPEN_BETWEEN, NEWEST_CHANGES, ATTEMPTS, OLDEST_OPEN, IS_EXPIRED,
+        FREE_BOUND, UNFOLD_FROM, MAY_BE_TOLD, RETRY, MAKE_DUE, OPEN_BETWEEN, NEWEST_CHANGES, ATTEMPTS, OLDEST_OPEN, IS_EXPIRED,
         DELETE_OLD_DELIVERY, DELETE_TOLD, COUNT_DELETED, DELETE_OLD_CHANGE, LEDGER,
     ];
 
@@ -412,8 +403,8 @@ mod tests {
         ALL_IN_FLIGHT, RELEASE_ATTEMPT, RELEASE_DELIVERY,
         DATA_VERSION, INSERT_SUBSCRIPTION, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
         ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
-        PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION, ORPHANS,
-        RECOVER_ATTEMPT, RECOVER_ATTEMPTS, RECOVER_DELIVERIES, LAST_RECORDED, FIND_EXPIRED, FIND_OLD_DELIVERIES,
+        PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION,
+        RECOVER_ATTEMPTS, RECOVER_DELIVERIES, LAST_RECORDED, FIND_EXPIRED, FIND_OLD_DELIVERIES,
         FIND_OLD_CHANGES, COUNT_BY_STATE, COUNT_TOLD, COUNT_CHANGES, COUNT_SUBSCRIPTIONS,
     ];
 

@@ -201,16 +201,21 @@ pub fn retry(connection: &Connection, id: Uuid, now: Timestamp) -> rusqlite::Res
     Ok(true)
 }
 
-/// What it was to tell beside its own waits for itself again; while it is under way, once that has ended. What is
-/// folded into another message is left out there from its next attempt on.
+/// What it was to tell beside its own waits for itself again. What is folded into another message is left out there,
+/// unless that may have arrived: its words stay the same then. What is under way can't be taken back.
 pub fn discard(connection: &Connection, id: Uuid, now: Timestamp) -> rusqlite::Result<bool> {
     let Some(found) = Found::by_id(connection, id)? else { return Ok(false) };
     match found.state.as_str() {
         "pending" | "unknown" => {
-            queues::free(connection, found.number, None)?;
+            let tried =
+                connection.prepare_cached(sql::MAY_BE_TOLD)?.query_row([found.number], |_| Ok(())).optional()?;
+            if tried.is_some() {
+                return Ok(false);
+            }
+            queues::free(connection, found.number)?;
             connection.prepare_cached(sql::UNFOLD_FROM)?.execute([found.number])?;
         }
-        "in_flight" | "dead" => {}
+        "dead" => {}
         _ => return Ok(false),
     }
     let end = End { state: "superseded", at: now.as_millisecond(), reason: Some("discarded"), message_id: None };

@@ -107,3 +107,37 @@ pub fn run(store: &MemoryStore, workspace: &WorkspaceKey, run: &RunId) -> Option
 pub fn has_in_flight(store: &MemoryStore) -> bool {
     store.look(|truth| truth.rows.values().any(|row| row.state == DeliveryState::InFlight))
 }
+
+pub fn dead(store: &MemoryStore) -> Vec<usize> {
+    store.look(|truth| {
+        let dead = truth.places.iter().filter(|(_, place)| place.dead.is_some());
+        dead.map(|(name, _)| World::place_of(name)).collect()
+    })
+}
+
+/// One of these may have been told already by an attempt that nobody knows the end of.
+pub fn any_unknown(store: &MemoryStore, keys: &[Key]) -> bool {
+    store.look(|truth| {
+        let mut rows = truth.rows.values().filter(|row| row.is_open() && row.unknown_since.is_some());
+        rows.any(|row| key(row).is_some_and(|key| keys.contains(&key)))
+    })
+}
+
+/// What is urgent and could leave now, while the message under way to `to` tells a run in which nothing is.
+pub fn overtaken(store: &MemoryStore, to: &str, now: Timestamp) -> Option<String> {
+    store.look(|truth| {
+        let here: Vec<&Row> = truth.rows.values().filter(|row| row.is_open() && row.to.to_string() == to).collect();
+        let lead = here.iter().find(|row| row.state == DeliveryState::InFlight)?;
+        let queue = |row: &Row| (row.key.0.clone(), row.key.1.clone());
+        let is_urgent = |of: &(String, String)| here.iter().any(|row| queue(row) == *of && row.urgent);
+        if is_urgent(&queue(lead)) {
+            return None;
+        }
+        let heads = here.iter().filter(|row| {
+            let before = here.iter().any(|other| queue(other) == queue(row) && other.key.2 < row.key.2);
+            !before && row.carrier.is_none() && row.next_at <= now && row.state != DeliveryState::InFlight
+        });
+        let mut urgent = heads.filter(|row| queue(row) != queue(lead) && is_urgent(&queue(row)));
+        urgent.next().map(|row| format!("{} of {}", row.key.2, row.key.1))
+    })
+}

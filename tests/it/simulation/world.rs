@@ -52,8 +52,11 @@ pub struct Arrival {
     pub keys: Vec<Key>,
     /// The delivery that led it, and its attempt.
     pub lead: (u64, usize),
+    pub folding: Option<Folding>,
     /// People see it: it arrived, and the platform did not recognise a repetition.
     pub seen: bool,
+    /// It said that it has it.
+    pub confirmed: bool,
 }
 
 #[derive(Default)]
@@ -74,6 +77,9 @@ pub struct World {
     account_closed: Duration,
     account_why: &'static str,
     pub trace: Option<Vec<String>>,
+    /// When the process began, and whether it has looked at the workspace.
+    pub began: Duration,
+    pub looked: bool,
 }
 
 pub struct Place {
@@ -301,6 +307,9 @@ impl World {
         if views::in_flight(store, name).is_none() {
             self.breaks(format!("intent first: {name} was sent something that nobody claimed"));
         }
+        if let Some(said) = views::overtaken(store, name, self.now()) {
+            self.breaks(format!("priority: {name} is told progress while {said} waits"));
+        }
         self.check_content(place, store, message);
         self.places[place].requests.push(now);
     }
@@ -317,6 +326,10 @@ impl World {
         };
         if repeats && !merged && !marked && matches!(terms(place).repetitions, Repetitions::Shown) {
             self.breaks(format!("honesty: {name} gets a possible repetition without a word"));
+        }
+        let told_before = views::any_unknown(store, &World::keys(place, message, &tried.and_then(|row| row.template)));
+        if told_before && !marked && matches!(terms(place).repetitions, Repetitions::Shown) {
+            self.breaks(format!("honesty: {name} gets what it may have had in another message, without a word"));
         }
         if !repeats && marked {
             self.breaks(format!("honesty: {name} gets a first message marked as a repetition"));
@@ -336,21 +349,35 @@ impl World {
                 if !repeats && (!has_pace || waiting <= carried && self.places[place].why != "429") {
                     self.breaks(format!("one message for each change: {name} could carry {waiting} one by one"));
                 }
-                if changes.is_empty() {
-                    self.breaks("a digest of nothing");
-                }
+                self.check_digest(name, changes);
             }
             Content::Digest { changes, why: Folding::Late } => {
                 if changes.iter().any(|change| change.run.id != changes[0].run.id) {
                     self.breaks(format!("catch-up: {name} gets several runs in one"));
                 }
+                if !repeats && !self.looked && self.steady - self.began < Duration::from_secs(10) {
+                    self.breaks(format!("catch-up: {name} hears what was missed before anybody looked"));
+                }
+                self.check_digest(name, changes);
             }
             Content::Notice(notice) => self.notices.push((notice.kind.subject(), notice.kind.is_end())),
         }
     }
 
-    /// The message arrives. Says whether people see it.
-    fn arrive(&mut self, place: usize, message: &Message, keys: &[Key]) {
+    /// Each run's changes in order, and together.
+    fn check_digest(&mut self, name: &str, changes: &[Change]) {
+        if changes.is_empty() {
+            self.breaks(format!("digest: {name} gets one of nothing"));
+        }
+        for (before, after) in changes.iter().zip(changes.iter().skip(1)) {
+            if before.run.id == after.run.id && before.sequence >= after.sequence {
+                self.breaks(format!("order: {name} gets a digest with {} before {}", before.sequence, after.sequence));
+            }
+        }
+    }
+
+    /// The message arrives.
+    fn arrive(&mut self, place: usize, message: &Message, keys: &[Key], confirmed: bool) {
         let now = self.steady;
         let says = format!("{:?} {}", keys, message.title.replace('↻', ""));
         let kept = match terms(place).repetitions {
@@ -371,7 +398,7 @@ impl World {
             None => drop(self.places[place].received.insert(message.id, (now, says.clone()))),
         }
         if let Some(request) = self.arrivals.last_mut() {
-            request.seen = !merged;
+            (request.seen, request.confirmed) = (!merged, confirmed);
         }
     }
 
@@ -390,21 +417,21 @@ impl World {
         let backoff = second.mul_f64(1.6);
         Some(match condition {
             Condition::Good => {
-                self.arrive(place, message, keys);
+                self.arrive(place, message, keys, condition != Condition::Mute);
                 Outcome::Delivered { message_id: Some("1".into()), pause: None }
             }
             Condition::Full(seconds) => {
-                self.arrive(place, message, keys);
+                self.arrive(place, message, keys, condition != Condition::Mute);
                 close(self, second * u32::from(seconds), "it was full");
                 Outcome::Delivered { message_id: None, pause: Some(second * u32::from(seconds)) }
             }
             Condition::Slow => {
-                self.arrive(place, message, keys);
+                self.arrive(place, message, keys, condition != Condition::Mute);
                 return None;
             }
             Condition::Picky if keys.len() > 1 => Outcome::Reject { reason: reason() },
             Condition::Picky => {
-                self.arrive(place, message, keys);
+                self.arrive(place, message, keys, condition != Condition::Mute);
                 Outcome::Delivered { message_id: None, pause: None }
             }
             Condition::Refusing => {
@@ -416,7 +443,7 @@ impl World {
                 Outcome::Retry { after: None, reason: reason() }
             }
             Condition::Mute => {
-                self.arrive(place, message, keys);
+                self.arrive(place, message, keys, condition != Condition::Mute);
                 close(self, backoff, "it was mute");
                 Outcome::Unknown { after: None, reason: reason() }
             }
@@ -501,7 +528,11 @@ impl Channel for Door {
             let template = under_way.as_ref().and_then(|row| row.template.clone());
             let keys = World::keys(place, message, &template);
             let lead = under_way.map_or((0, 1), |row| (row.number, row.attempt));
-            world.arrivals.push(Arrival { keys: keys.clone(), lead, seen: false });
+            let folding = match &message.content {
+                Content::Digest { why, .. } => Some(*why),
+                Content::Change(_) | Content::Notice(_) => None,
+            };
+            world.arrivals.push(Arrival { keys: keys.clone(), lead, folding, seen: false, confirmed: false });
             world.note(|| format!("{} is sent {:?} {}", PLACES[place], keys, message.content.event_type()));
             world.places[place].under_way += 1;
             match world.respond(place, message, &keys) {
