@@ -309,6 +309,35 @@ mod tests {
         assert_eq!(store.load().await.unwrap().subscriptions, [subscription(1)]);
     }
 
+    /// A claim whose claimer is gone at a stop: its policy knows the tracker, which knows the store.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_operation_that_holds_the_last_handle_of_its_store_gives_it_back_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let store = Arc::new(Sqlite::open(&path, Role::Owner).await.unwrap());
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+        let caller = tokio::spawn(async move {
+            let held = Arc::clone(&store);
+            let operation = move |_: &Connection| {
+                begun.send(()).unwrap();
+                may_go_on.recv().unwrap();
+                drop(held);
+                Ok(())
+            };
+            store.write(operation).await
+        });
+        has_begun.await.unwrap();
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+        go_on.send(()).unwrap();
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+        while let Err(error) = Sqlite::open(&path, Role::Owner).await {
+            assert!(tokio::time::Instant::now() < until, "the store is never given back: {error}");
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn what_does_not_read_back_is_damage_not_silence() {
         let folder = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@
 //! task runs, so that tests of hours of retrying run over this very store.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
@@ -31,9 +32,13 @@ struct Ran {
 /// The writing connection; none once the store was closed or broke.
 type Shared = Arc<Mutex<Result<Opened, StoreError>>>;
 
+/// Who runs a batch.
+type AtWork = Arc<Mutex<Option<ThreadId>>>;
+
 pub struct Writer {
     queue: mpsc::Sender<Job>,
     shared: Shared,
+    at_work: AtWork,
 }
 
 impl Writer {
@@ -41,17 +46,23 @@ impl Writer {
     pub fn start(opened: Opened, faults: Faults) -> Writer {
         let (queue, mut waiting) = mpsc::channel::<Job>(QUEUE);
         let shared: Shared = Arc::new(Mutex::new(Ok(opened)));
-        let theirs = Arc::clone(&shared);
+        let at_work = AtWork::default();
+        let (theirs, worker) = (Arc::clone(&shared), Arc::clone(&at_work));
         tokio::spawn(async move {
             let mut jobs = Vec::with_capacity(BATCH);
             while waiting.recv_many(&mut jobs, BATCH).await > 0 {
                 let batch = std::mem::take(&mut jobs);
-                let (shared, faults) = (Arc::clone(&theirs), faults.clone());
+                let (shared, worker, faults) = (Arc::clone(&theirs), Arc::clone(&worker), faults.clone());
                 // A batch that panicked rolled back, and its callers hear that nobody answered.
-                let _ = tokio::task::spawn_blocking(move || run(&shared, &faults, batch)).await;
+                let _ = tokio::task::spawn_blocking(move || {
+                    note(&worker, Some(thread::current().id()));
+                    run(&shared, &faults, batch);
+                    note(&worker, None);
+                })
+                .await;
             }
         });
-        Writer { queue, shared }
+        Writer { queue, shared, at_work }
     }
 
     /// Runs `operation` in a transaction and returns once it is durable. An operation that fails leaves no trace and
@@ -80,9 +91,20 @@ impl Writer {
 
 impl Drop for Writer {
     /// Waits for the batch under way, then closes the file and gives the lock back, so that whoever opens next can.
+    ///
+    /// An operation may hold the last handle of its own store, by way of the policy: then the file is closed when its
+    /// batch ends, which can't be waited for from within.
     fn drop(&mut self) {
+        let at_work = *self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        if at_work == Some(thread::current().id()) {
+            return;
+        }
         *lock(&self.shared) = Err(closed());
     }
+}
+
+fn note(at_work: &AtWork, worker: Option<ThreadId>) {
+    *at_work.lock().unwrap_or_else(PoisonError::into_inner) = worker;
 }
 
 fn closed() -> StoreError {
