@@ -1,8 +1,9 @@
 //! tick(now): claims what is due, renders each message, sends it through its channel, settles what happened.
 
+mod doors;
 mod rules;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use self::doors::{Door, Doors};
 pub use self::rules::{Outlet, Outlets, Rules};
 use crate::delivery::{self, Verdict};
 use crate::metrics::{AttemptLabels, Metrics, OfChannelKind};
@@ -59,8 +61,7 @@ pub struct Dispatcher {
     /// A destination is free again.
     freed: Notify,
     store_failed: Mutex<bool>,
-    /// Bots whose credentials were refused last: said once.
-    denied: Mutex<HashSet<String>>,
+    doors: Doors,
 }
 
 impl Dispatcher {
@@ -87,7 +88,7 @@ impl Dispatcher {
             unheard: AtomicBool::new(false),
             freed: Notify::new(),
             store_failed: Mutex::new(false),
-            denied: Mutex::default(),
+            doors: Doors::default(),
         }
     }
 
@@ -189,10 +190,31 @@ impl Dispatcher {
         if fell_back {
             self.metrics.render_fallbacks.inc();
         }
+        let door = self.door(to);
+        let turn = match &door {
+            Some(door) => door.turn().await,
+            None => Ok(None),
+        };
+        let _turn = match turn {
+            Ok(turn) => turn,
+            Err(reason) => return Outcome::Denied { reason },
+        };
         if is_planted(Bug::RetryWithinAttempt) {
             drop(outlet.channel.send(address, &message, now).await);
         }
-        outlet.channel.send(address, &message, now).await
+        let outcome = outlet.channel.send(address, &message, now).await;
+        if let Some(door) = &door {
+            note_access(door, to, &outcome);
+        }
+        outcome
+    }
+
+    /// What a room has in common with the other rooms of its bot.
+    fn door(&self, to: &Destination) -> Option<Arc<Door>> {
+        match to {
+            Destination::Room { surface, .. } => Some(self.doors.of(surface)),
+            Destination::Channel(_) => None,
+        }
     }
 
     /// What happened must not be forgotten: while the store fails, the destination waits.
@@ -228,9 +250,6 @@ impl Dispatcher {
         };
         match (outcome, verdict) {
             (Outcome::Delivered { .. }, _) => {
-                if self.is_news_of_denial(to, false) {
-                    tracing::info!(%to, "the bot's credentials pass again");
-                }
                 tracing::info!(%to, run, what, more, attempt, %id, "delivered");
             }
             (Outcome::Dead { reason }, _) => tracing::error!(
@@ -238,10 +257,7 @@ impl Dispatcher {
                 "the destination refuses for good; nothing more is sent to it. Mend it, then `callboard deliveries \
                  retry --to {to}` sends what waits"
             ),
-            (Outcome::Denied { reason }, _) if self.is_news_of_denial(to, true) => tracing::error!(
-                %to, reason, "the bot's credentials are refused; what is owed to its rooms waits, tried again by itself"
-            ),
-            (Outcome::Denied { reason }, _) => tracing::debug!(%to, reason, "the bot's credentials are still refused"),
+            (Outcome::Denied { reason }, _) => tracing::debug!(%to, reason, "the bot's credentials are refused"),
             (failed, Verdict::Again { at, .. }) => {
                 let reason = failed.reason();
                 tracing::warn!(%to, run, what, more, attempt, %id, reason, again_at = %at, "not delivered yet");
@@ -255,12 +271,6 @@ impl Dispatcher {
         }
     }
 
-    fn is_news_of_denial(&self, to: &Destination, is_denied: bool) -> bool {
-        let Destination::Room { surface, .. } = to else { return false };
-        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_denied { denied.insert(surface.clone()) } else { denied.remove(surface) }
-    }
-
     /// Says once that the store fails, and once that it works again.
     fn note_store<T>(&self, result: &Result<T, StoreError>) {
         let mut failed = self.store_failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -270,6 +280,17 @@ impl Dispatcher {
             _ => {}
         }
         *failed = result.is_err();
+    }
+}
+
+/// Says once that a bot's credentials are refused, and once that they pass again, before another room has its turn.
+fn note_access(door: &Door, to: &Destination, outcome: &Outcome) {
+    match outcome {
+        Outcome::Denied { reason } if door.refuse(reason) => tracing::error!(
+            %to, reason, "the bot's credentials are refused; what is owed to its rooms waits, tried again by itself"
+        ),
+        Outcome::Delivered { .. } if door.admit() => tracing::info!(%to, "the bot's credentials pass again"),
+        _ => {}
     }
 }
 

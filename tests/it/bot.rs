@@ -31,10 +31,13 @@ use callboard::dispatcher::Dispatcher;
 use callboard::http::Pages;
 use callboard::metrics::Metrics;
 use callboard::model::{
-    Clock, Delivery, DeliveryState, Destination, News, Place, Plan, Queue, Request, RunId, Timestamp, Workspace,
+    Clock, Delivery, DeliveryState, Destination, News, Place, Plan, Queue, Request, RunId, Subscription, Timestamp,
+    Workspace,
 };
 use callboard::poller::Poller;
-use callboard::store::{self, Announcement, DeliveryFilter, Policy, Role, Settlement, Store, StoreError};
+use callboard::store::{
+    self, Announcement, DeliveryFilter, DeliveryRow, Policy, Role, Settlement, Store, StoreError, Told,
+};
 use callboard::surfaces::discord::{Discord, Timing};
 use callboard::surfaces::{Inbox, Surface, console};
 use callboard::tracker::Tracker;
@@ -72,6 +75,8 @@ pub struct Setup {
     pub channels: Vec<(&'static str, Kind)>,
     /// More of the configuration, as it would stand in the file.
     pub more: String,
+    /// Channels that prefer a loss to a repetition.
+    pub lossy: Vec<&'static str>,
     /// Commands come over Discord's gateway, otherwise straight into the inbox.
     pub gateway: bool,
     pub waiting_after: &'static str,
@@ -86,6 +91,7 @@ impl Setup {
             workspaces: vec![("warehouse", PROJECT)],
             channels: channels.to_vec(),
             more: String::new(),
+            lossy: Vec::new(),
             gateway: false,
             waiting_after: "20s",
             secret: SECRET,
@@ -123,6 +129,8 @@ pub struct Bot {
     pub discord: FakeDiscord,
     pub config: Config,
     setup: Setup,
+    /// The configuration as it would stand in the file.
+    text: String,
     urls: BTreeMap<String, String>,
     now: Arc<Mutex<Timestamp>>,
     logs: Logs,
@@ -173,6 +181,7 @@ impl Bot {
             discord,
             config,
             setup,
+            text,
             urls,
             now: Arc::new(Mutex::new(now)),
             logs: Logs::default(),
@@ -238,6 +247,17 @@ impl Bot {
     pub async fn restart(&mut self) {
         self.crash().await;
         self.revive().await;
+    }
+
+    /// Somebody writes another URL into the file and starts the service again. What was heard there so far is forgotten.
+    pub async fn move_channel(&mut self, name: &str) {
+        let (old, kind) = (self.url(name).to_owned(), self.channel(name).1);
+        let new = mounted(&self.sink, &format!("{name}-anew"), 200 + self.urls.len(), kind);
+        self.text = self.text.replace(&format!("\"{old}\""), &format!("\"{new}\""));
+        self.config = config::parse("the test", &self.text, []).unwrap_or_else(|invalid| panic!("{}", invalid.lines()));
+        self.urls.insert(name.to_owned(), new);
+        self.read.remove(name);
+        self.restart().await;
     }
 
     fn life(&self) -> &Life {
@@ -321,17 +341,21 @@ impl Bot {
     /// Everything that is due now is sent. Says when more may be.
     pub async fn deliver(&self) -> Option<Timestamp> {
         let (dispatcher, metrics, now) = (self.dispatcher(), Arc::clone(&self.life().metrics), self.now());
-        self.within(async move {
-            loop {
-                let before = attempts(&metrics, "");
-                let next = dispatcher.tick(now).await;
-                dispatcher.idle().await;
-                if attempts(&metrics, "") == before {
-                    return next;
+        let store = self.store();
+        let (next, ledger) = self
+            .within(async move {
+                loop {
+                    let before = attempts(&metrics, "");
+                    let next = dispatcher.tick(now).await;
+                    dispatcher.idle().await;
+                    if attempts(&metrics, "") == before {
+                        return (next, store.overview().await.unwrap().ledger);
+                    }
                 }
-            }
-        })
-        .await
+            })
+            .await;
+        assert!(ledger.is_balanced(), "something owed is in no line of the ledger: {ledger:?}");
+        next
     }
 
     /// What is due is begun and not waited for.
@@ -483,6 +507,47 @@ impl Bot {
         rows.into_iter().filter(|row| open.contains(&row.state)).map(|row| row.delivery).collect()
     }
 
+    /// Nothing got lost between its books: the ledger is balanced and holds what the rows hold, and every change is owed
+    /// to every subscription that asks for it.
+    async fn balance(&self) {
+        let (store, tracker) = (self.store(), self.tracker());
+        let of_world = |workspace: &Workspace| {
+            let runs = self.world.runs(workspace.project_id);
+            runs.into_iter().map(|run| (workspace.key(), run)).collect::<Vec<_>>()
+        };
+        let runs: Vec<_> = self.life().workspaces.iter().flat_map(of_world).collect();
+        let standing = self.config.standing(self.now());
+        let (rows, ledger, histories, watches) = self
+            .within(async move {
+                let filter = DeliveryFilter { limit: 100_000, ..DeliveryFilter::default() };
+                let rows = store.deliveries(&filter).await.unwrap();
+                let mut histories = Vec::new();
+                for (workspace, run) in runs {
+                    histories.extend(store.history(&workspace, &run, 10_000).await.unwrap());
+                }
+                let loaded = store.load().await.unwrap();
+                for one in &loaded.subscriptions {
+                    let is_known = tracker.in_destination(&one.to).iter().any(|known| known.id == one.id);
+                    assert!(is_known, "the tracker does not know of {one:?}");
+                }
+                (rows, store.overview().await.unwrap().ledger, histories, loaded.subscriptions)
+            })
+            .await;
+        assert!(ledger.is_balanced(), "something owed is in no line of the ledger: {ledger:?}");
+        let pairs = |row: &DeliveryRow| if row.delivery.news.change().is_some() { row.subscriptions.len() } else { 1 };
+        let owed: usize = rows.iter().map(pairs).sum();
+        assert_eq!(ledger.owed, owed as u64, "the ledger against the rows: {ledger:?}");
+        for Told { change, deliveries } in &histories {
+            let is_later = |one: &&Subscription| one.created_at < change.at;
+            let watches = watches.iter().filter(is_later);
+            for asks in standing.iter().chain(watches).filter(|one| one.matches(change)) {
+                let of_it = deliveries.iter().filter(|(row, _)| row.subscriptions.contains(&asks.id));
+                let (kind, run) = (change.kind.name(), &change.run.id);
+                assert_eq!(of_it.count(), 1, "{kind} ({}) of {run} is owed to {}, once", change.sequence, asks.to);
+            }
+        }
+    }
+
     /// Warnings and errors that hold `text`; taken, they no longer fail the test.
     pub fn take_logs(&self, text: &str) -> usize {
         let mut lines = self.logs.0.lock().unwrap();
@@ -496,6 +561,7 @@ impl Bot {
     /// Nothing may be left unread, owed, complained of or warned about.
     pub async fn finish(mut self) {
         let open = self.open().await;
+        self.balance().await;
         let rooms: Vec<String> = self.discord.rooms().iter().map(|room| format!("discord:{room}")).collect();
         let channels = self.setup.channels.iter().map(|(name, _)| (*name).to_owned());
         let places: Vec<String> = channels.chain(rooms).chain([console::NAME.to_owned()]).collect();
@@ -533,15 +599,18 @@ impl Drop for Bot {
 fn mount(setup: &Setup, sink: &Sink) -> BTreeMap<String, String> {
     let mut urls = BTreeMap::new();
     for (number, (name, kind)) in setup.channels.iter().enumerate() {
-        let url = match kind {
-            Kind::Discord => sink.discord_webhook(&(100 + number).to_string()),
-            Kind::Slack => sink.slack(name),
-            Kind::DingTalk => sink.dingtalk(name, Some(DINGTALK_SECRET), None),
-            Kind::Webhook => sink.webhook(name, Some(WEBHOOK_SECRET)),
-        };
-        urls.insert((*name).to_owned(), url);
+        urls.insert((*name).to_owned(), mounted(sink, name, 100 + number, *kind));
     }
     urls
+}
+
+fn mounted(sink: &Sink, name: &str, number: usize, kind: Kind) -> String {
+    match kind {
+        Kind::Discord => sink.discord_webhook(&number.to_string()),
+        Kind::Slack => sink.slack(name),
+        Kind::DingTalk => sink.dingtalk(name, Some(DINGTALK_SECRET), None),
+        Kind::Webhook => sink.webhook(name, Some(WEBHOOK_SECRET)),
+    }
 }
 
 fn configuration(
@@ -588,6 +657,7 @@ api = "{discord}"
             Kind::DingTalk => ("dingtalk", format!("secret = \"{DINGTALK_SECRET}\"\n")),
             Kind::Webhook => ("webhook", format!("secret = \"{WEBHOOK_SECRET}\"\n")),
         };
+        let more = if setup.lossy.contains(name) { more + "prefer = \"no_duplicate\"\n" } else { more };
         text.push_str(&format!("\n[channels.{name}]\nkind = \"{kind}\"\nurl = \"{}\"\n{more}", urls[*name]));
     }
     text + "\n" + &setup.more

@@ -608,7 +608,8 @@ async fn a_dead_destination_is_brought_back_beside_the_running_service() {
     let is_dead = || {
         let id = stage.json(&list)[0]["id"].as_str()?.to_owned();
         let shown = stage.json(&["deliveries", "show", &id, "--json"]);
-        (shown["destination"]["state"] == "dead").then_some(id)
+        // The newest may have come between the two looks.
+        (shown["destination"]["state"] == "dead" && shown["state"] == "pending").then_some(id)
     };
     let first = eventually("that the destination is dead", is_dead).await;
     stage.world.advance(PROJECT, &run).unwrap();

@@ -77,6 +77,12 @@ struct World {
     interactions: HashMap<String, Interaction>,
     complaints: Vec<String>,
     down: bool,
+    /// The token is refused where messages are posted.
+    refuses: bool,
+    /// So many posts are taken without a usable answer.
+    silent: usize,
+    /// Requests to post, refused ones too: the room and the nonce.
+    posts: Vec<(String, String)>,
     // gateway
     heartbeat: Option<Duration>,
     hangs: bool,
@@ -316,6 +322,21 @@ impl FakeDiscord {
     pub fn limit(&self, path_part: &str, times: usize, retry_after: f64) {
         let limit = Limit { path_part: path_part.to_owned(), times, retry_after };
         self.shared.change(|world| world.limits.push(limit));
+    }
+
+    /// Posts get 401 from now on, or no longer.
+    pub fn refuse_token(&self, refuse: bool) {
+        self.shared.change(|world| world.refuses = refuse);
+    }
+
+    /// The next `times` posts are taken, and answered with a failure of Discord's own.
+    pub fn fall_silent(&self, times: usize) {
+        self.shared.change(|world| world.silent = times);
+    }
+
+    /// Every request to post a message so far, whatever came of it: its room and its nonce.
+    pub fn posts(&self) -> Vec<(String, String)> {
+        self.shared.world().posts.clone()
     }
 
     /// How many requests were answered 429.

@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod conversations;
 mod dataworks;
+mod delivery_stories;
 mod discord;
 mod fake_discord;
 mod faults;

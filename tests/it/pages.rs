@@ -10,13 +10,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::bot::{Bot, PROJECT, Setup};
 
 /// The bot's pages, served.
-struct Site {
+pub struct Site {
     base: String,
     _stop: DropGuard,
 }
 
 impl Site {
-    async fn of(bot: &Bot) -> Site {
+    pub async fn of(bot: &Bot) -> Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
@@ -24,11 +24,11 @@ impl Site {
         Site { base, _stop: stop.drop_guard() }
     }
 
-    async fn get(&self, path: &str) -> Response {
+    pub async fn get(&self, path: &str) -> Response {
         reqwest::get(format!("{}{path}", self.base)).await.unwrap()
     }
 
-    async fn ready(&self) -> (u16, serde_json::Value) {
+    pub async fn ready(&self) -> (u16, serde_json::Value) {
         let response = self.get("/readyz").await;
         (response.status().as_u16(), response.json().await.unwrap())
     }

@@ -23,6 +23,10 @@ type App = State<Arc<Shared>>;
 /// A refusal: status, Discord's code, words.
 struct Refusal(u16, i64, String);
 
+/// A refusal that the test asked for.
+#[derive(Clone)]
+struct OnCommand;
+
 type Answer = Result<(StatusCode, Json<Value>), Refusal>;
 
 fn refuse<T>(status: u16, code: i64, words: impl Into<String>) -> Result<T, Refusal> {
@@ -78,7 +82,7 @@ async fn guard(State(shared): App, request: Request, next: Next) -> Response {
         return response;
     }
     let response = next.run(request).await;
-    if response.status().is_client_error() {
+    if response.status().is_client_error() && response.extensions().get::<OnCommand>().is_none() {
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
         let words = String::from_utf8_lossy(&bytes).into_owned();
@@ -403,9 +407,34 @@ fn message(id: &str, content: &str) -> Value {
 
 // ----------------------------------------------------------------------------------------------------------- rooms
 
-async fn post_message(State(shared): App, Path(room): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+async fn post_message(
+    State(shared): App,
+    Path(room): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     authorize(&headers)?;
     let body = parse(&body)?;
+    let refuses = shared.change(|world| {
+        world.posts.push((room.clone(), body["nonce"].as_str().unwrap_or_default().to_owned()));
+        world.refuses
+    });
+    if refuses {
+        // On command, so it is no complaint.
+        let (mut response, on_command) = (Refusal(401, 0, "401: Unauthorized".to_owned()).into_response(), OnCommand);
+        response.extensions_mut().insert(on_command);
+        return Ok(response);
+    }
+    let answer = take_post(&shared, room, body)?;
+    let silent = shared.change(|world| {
+        let silent = world.silent > 0;
+        world.silent = world.silent.saturating_sub(1);
+        silent
+    });
+    Ok(if silent { StatusCode::BAD_GATEWAY.into_response() } else { answer.into_response() })
+}
+
+fn take_post(shared: &Shared, room: String, body: Value) -> Answer {
     if room.parse::<u64>().is_err() {
         return invalid(format!("Value \"{room}\" is not snowflake."));
     }
