@@ -318,6 +318,7 @@ impl World {
     fn check_content(&mut self, place: usize, store: &MemoryStore, message: &Message) {
         let name = PLACES[place];
         let tried = views::in_flight(store, name);
+        let tried_first = tried.as_ref().is_some_and(|tried| tried.attempt == 1);
         let repeats = tried.as_ref().is_some_and(|tried| tried.unknown_since.is_some());
         let marked = message.title.contains('↻');
         let merged = match terms(place).repetitions {
@@ -347,7 +348,9 @@ impl World {
                 let waiting = views::open(store, name);
                 let carried = if place == 0 { 3 } else { 60 };
                 let has_pace = !terms(place).paces.is_empty() || self.places[place].why == "429";
-                if !repeats && (!has_pace || waiting <= carried && self.places[place].why != "429") {
+                // One that was refused comes again as it was, however few wait by then.
+                let is_new = tried_first && !repeats;
+                if is_new && (!has_pace || waiting <= carried && self.places[place].why != "429") {
                     self.breaks(format!("one message for each change: {name} could carry {waiting} one by one"));
                 }
                 self.check_digest(name, changes);
