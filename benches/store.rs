@@ -175,7 +175,7 @@ fn poll(run: &str, version: i64) -> Poll {
         since,
         first_seen: now(),
         gate: None,
-        doubted: false,
+        doubted: None,
         missing: None,
         lost: false,
     };

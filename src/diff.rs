@@ -44,7 +44,7 @@ pub fn baseline(snapshot: Snapshot, at: Timestamp) -> RunState {
         since: BTreeMap::new(),
         first_seen: at,
         gate,
-        doubted: false,
+        doubted: None,
         missing: None,
         lost: false,
     }
@@ -67,19 +67,19 @@ pub fn started(snapshot: Snapshot, context: Context<'_>) -> Step {
 
 /// A known run, seen again. `None`: nothing at all is new.
 pub fn seen(old: &RunState, new: Snapshot, context: Context<'_>) -> Option<Step> {
-    let backwards = gone_backwards(&old.snapshot, &new);
-    if backwards && !old.doubted && !is_planted(Bug::BackwardsBelieved) {
-        let state = RunState { doubted: true, missing: None, ..old.clone() };
+    let is_confirmed = || old.doubted.as_ref().is_some_and(|doubted| !gone_backwards(doubted, &new));
+    if gone_backwards(&old.snapshot, &new) && !is_confirmed() && !is_planted(Bug::BackwardsBelieved) {
+        let state = RunState { doubted: Some(Box::new(new)), missing: None, ..old.clone() };
         return Some(Step { state, changes: Vec::new(), durable: false });
     }
     let gate = moved_gate(old, &new, context.at);
     let is_due = gate.as_ref().is_some_and(|gate| is_due(gate, context));
-    if old.snapshot == new && gate == old.gate && !is_due && !old.doubted && old.missing.is_none() {
+    if old.snapshot == new && gate == old.gate && !is_due && old.doubted.is_none() && old.missing.is_none() {
         return None;
     }
     let mut since = old.since.clone();
     let mut kinds = stage_changes(old, &new, &mut since, context.at);
-    let mut state = RunState { snapshot: new, since, gate, doubted: false, missing: None, lost: false, ..old.clone() };
+    let mut state = RunState { snapshot: new, since, gate, doubted: None, missing: None, lost: false, ..old.clone() };
     kinds.extend(waiting(&mut state.gate, context));
     let ended = state.snapshot.status.is_terminal() && state.snapshot.status != old.snapshot.status;
     if ended {
@@ -361,6 +361,16 @@ mod tests {
         assert!(watcher.poll(10, ahead).is_empty(), "and neither is its end");
         assert!(watcher.poll(15, behind.clone()).is_empty());
         assert_eq!(watcher.poll(20, behind), ["CHECK Success → Running"], "a stage that really runs again is");
+    }
+
+    #[test]
+    fn an_older_answer_does_not_confirm_an_old_one() {
+        let behind = run("Running", "BUILD=Success CHECK=Running PROD=Init");
+        let further_behind = run("Running", "BUILD=Running CHECK=Init PROD=Init");
+        let mut watcher = Watcher::baseline(run("Running", "BUILD=Success CHECK=Success PROD=Init"));
+        assert!(watcher.poll(5, behind.clone()).is_empty());
+        assert!(watcher.poll(10, further_behind).is_empty(), "the two don't agree");
+        assert_eq!(watcher.poll(15, behind), ["CHECK Success → Running"], "it is at least that far");
     }
 
     #[test]

@@ -238,8 +238,10 @@ pub struct RunState {
     /// When the run was first seen.
     pub first_seen: Timestamp,
     pub gate: Option<Gate>,
-    /// A poll showed a status gone backwards; believed when a second poll shows it too.
-    pub doubted: bool,
+    /// What a poll showed in which a status had gone backwards; believed when the next poll shows it too, or more. Only
+    /// memory knows it: after a restart two polls have to agree anew.
+    #[serde(skip)]
+    pub doubted: Option<Box<Snapshot>>,
     /// How often in a row the source said that there is no such run, and when it was last seen.
     pub missing: Option<Missing>,
     /// It was told that the run is no longer visible; it is not followed any more.

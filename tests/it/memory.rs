@@ -426,7 +426,8 @@ impl Truth {
             News::Notice(notice) => !notice.kind.is_end(),
             News::Change(_) => false,
         });
-        if in_trouble != notice.kind.is_end() && !(is_planted(Bug::NoticeEachTime) && !notice.kind.is_end()) {
+        let is_silenced = notice.kind.is_end() || !is_planted(Bug::NoticeEachTime);
+        if in_trouble != notice.kind.is_end() && is_silenced {
             return false;
         }
         let key = (String::new(), subject, last.map_or(0, |((_, _, sequence), _)| *sequence) + 1);

@@ -260,7 +260,7 @@ pub fn state(run: &str, version: i64) -> RunState {
         since: BTreeMap::from([("PROD".to_owned(), at(1))]),
         first_seen: at(0),
         gate: None,
-        doubted: false,
+        doubted: None,
         missing: None,
         lost: false,
     }

@@ -17,6 +17,7 @@ use super::scenario::{Condition, PLACES};
 use super::views;
 use crate::memory::MemoryStore;
 
+const SECOND: Duration = Duration::from_secs(1);
 pub const NONCE_KEPT: Duration = Duration::from_secs(90);
 const STAGES: [&str; 2] = ["BUILD", "PROD"];
 
@@ -317,6 +318,7 @@ impl World {
     fn check_content(&mut self, place: usize, store: &MemoryStore, message: &Message) {
         let name = PLACES[place];
         let tried = views::in_flight(store, name);
+        let tried_first = tried.as_ref().is_some_and(|tried| tried.attempt == 1);
         let repeats = tried.as_ref().is_some_and(|tried| tried.unknown_since.is_some());
         let marked = message.title.contains('↻');
         let merged = match terms(place).repetitions {
@@ -346,7 +348,9 @@ impl World {
                 let waiting = views::open(store, name);
                 let carried = if place == 0 { 3 } else { 60 };
                 let has_pace = !terms(place).paces.is_empty() || self.places[place].why == "429";
-                if !repeats && (!has_pace || waiting <= carried && self.places[place].why != "429") {
+                // One that was refused comes again as it was, however few wait by then.
+                let is_new = tried_first && !repeats;
+                if is_new && (!has_pace || waiting <= carried && self.places[place].why != "429") {
                     self.breaks(format!("one message for each change: {name} could carry {waiting} one by one"));
                 }
                 self.check_digest(name, changes);
@@ -402,91 +406,95 @@ impl World {
         }
     }
 
+    /// Nothing may be sent here again so soon.
+    fn closes(&mut self, place: usize, wait: Duration, why: &'static str) {
+        let opens = self.steady + wait;
+        let place = &mut self.places[place];
+        (place.opens, place.why) = (place.opens.max(opens), why);
+    }
+
+    fn closes_account(&mut self, wait: Duration, why: &'static str) {
+        self.account_opens = self.account_opens.max(self.steady + wait);
+        (self.account_closed, self.account_why) = (self.steady, why);
+    }
+
     /// What the destination does with the message, and what the bot hears of it. `None`: when it is answered.
     fn respond(&mut self, place: usize, message: &Message, keys: &[Key]) -> Option<Outcome> {
-        let now = self.steady;
-        let second = Duration::from_secs(1);
         let condition = self.places[place].condition;
-        let reason = || format!("{condition:?}");
-        let close = |world: &mut World, wait: Duration, why| {
-            let place = &mut world.places[place];
-            place.opens = place.opens.max(now + wait);
-            place.why = why;
+        let takes = match condition {
+            Condition::Good | Condition::Full(_) | Condition::Slow | Condition::Mute => true,
+            Condition::Picky => keys.len() <= 1,
+            _ => false,
         };
+        if takes {
+            self.arrive(place, message, keys, condition != Condition::Mute);
+        }
+        let pause = match condition {
+            Condition::Full(seconds) => Some(SECOND * u32::from(seconds)),
+            _ => None,
+        };
+        match condition {
+            Condition::Slow => None,
+            Condition::Mute => Some(self.fails(place, condition)),
+            _ if takes => {
+                if let Some(pause) = pause {
+                    self.closes(place, pause, "it was full");
+                }
+                Some(Outcome::Delivered { message_id: None, pause })
+            }
+            _ => Some(self.fails(place, condition)),
+        }
+    }
+
+    fn fails(&mut self, place: usize, condition: Condition) -> Outcome {
+        let reason = format!("{condition:?}");
         // What fails is left alone for two seconds, less a fifth by chance.
-        let backoff = second.mul_f64(1.6);
-        Some(match condition {
-            Condition::Good => {
-                self.arrive(place, message, keys, condition != Condition::Mute);
-                Outcome::Delivered { message_id: Some("1".into()), pause: None }
-            }
-            Condition::Full(seconds) => {
-                self.arrive(place, message, keys, condition != Condition::Mute);
-                close(self, second * u32::from(seconds), "it was full");
-                Outcome::Delivered { message_id: None, pause: Some(second * u32::from(seconds)) }
-            }
-            Condition::Slow => {
-                self.arrive(place, message, keys, condition != Condition::Mute);
-                return None;
-            }
-            Condition::Picky if keys.len() > 1 => Outcome::Reject { reason: reason() },
-            Condition::Picky => {
-                self.arrive(place, message, keys, condition != Condition::Mute);
-                Outcome::Delivered { message_id: None, pause: None }
-            }
-            Condition::Refusing => {
-                self.places[place].condition = Condition::Good;
-                Outcome::Reject { reason: reason() }
-            }
+        let backoff = SECOND.mul_f64(1.6);
+        match condition {
             Condition::Down => {
-                close(self, backoff, "it was down");
-                Outcome::Retry { after: None, reason: reason() }
+                self.closes(place, backoff, "it was down");
+                Outcome::Retry { after: None, reason }
             }
-            Condition::Mute => {
-                self.arrive(place, message, keys, condition != Condition::Mute);
-                close(self, backoff, "it was mute");
-                Outcome::Unknown { after: None, reason: reason() }
-            }
-            Condition::Deaf => {
-                close(self, backoff, "it was deaf");
-                Outcome::Unknown { after: None, reason: reason() }
+            Condition::Mute | Condition::Deaf => {
+                self.closes(place, backoff, "it did not answer");
+                Outcome::Unknown { after: None, reason }
             }
             Condition::Limiting(after, whole) => {
-                let wait = after.map_or(second.mul_f64(4.0), |after| second * u32::from(after));
-                let whole = whole && account(place).is_some();
-                if whole {
-                    self.account_opens = self.account_opens.max(now + wait);
-                    (self.account_closed, self.account_why) = (now, "429");
+                let wait = after.map_or(SECOND * 4, |after| SECOND * u32::from(after));
+                let account = whole && account(place).is_some();
+                if account {
+                    self.closes_account(wait, "429");
                 } else {
-                    close(self, wait, "429");
+                    self.closes(place, wait, "429");
                 }
-                Outcome::Limited {
-                    after: after.map(|after| second * u32::from(after)),
-                    account: whole,
-                    reason: reason(),
-                }
-            }
-            Condition::Gone => {
-                self.places[place].gone = true;
-                Outcome::Dead { reason: reason() }
+                Outcome::Limited { after: after.map(|after| SECOND * u32::from(after)), account, reason }
             }
             Condition::Denying if account(place).is_some() => {
-                self.account_opens = self.account_opens.max(now + second.mul_f64(48.0));
-                (self.account_closed, self.account_why) = (now, "401");
-                Outcome::Denied { reason: reason() }
+                self.closes_account(SECOND * 48, "401");
+                Outcome::Denied { reason }
             }
             Condition::Denying => {
                 self.places[place].gone = true;
-                Outcome::Denied { reason: reason() }
+                Outcome::Denied { reason }
+            }
+            Condition::Gone => {
+                self.places[place].gone = true;
+                Outcome::Dead { reason }
             }
             Condition::Panicking => {
                 self.places[place].condition = Condition::Good;
-                close(self, backoff, "we broke");
                 self.places[place].under_way -= 1;
+                self.closes(place, backoff, "we broke");
+                self.note(|| format!("{} panics", PLACES[place]));
                 // No hook prints it.
                 std::panic::resume_unwind(Box::new("simulated"))
             }
-        })
+            Condition::Refusing => {
+                self.places[place].condition = Condition::Good;
+                Outcome::Reject { reason }
+            }
+            _ => Outcome::Reject { reason },
+        }
     }
 }
 
