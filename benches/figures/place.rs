@@ -45,8 +45,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// `poll` is the shortest time between two looks; every channel hears of each stage, and `on` beside.
+    /// `poll` is the time between two looks; every channel hears of each stage, and `on` beside.
     pub async fn new(ways: &[Way], poll: &str, on: &[&str]) -> Place {
+        Place::in_groups(&[ways], poll, on).await
+    }
+
+    /// Several groups: each hears of the runs of one creator, whose id is its place among them.
+    pub async fn in_groups(groups: &[&[Way]], poll: &str, on: &[&str]) -> Place {
         let world = World::new(KEY, SECRET);
         world.add_workspace(PROJECT);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -57,7 +62,6 @@ impl Place {
         // Beside the build, not in a folder that may be memory.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let listen = closed_port().await;
-        let names: Vec<&str> = ways.iter().map(|way| way.name.as_str()).collect();
         let on: Vec<&str> = ["stage"].iter().chain(on).copied().collect();
         let mut config = format!(
             r#"
@@ -74,16 +78,19 @@ budget = {{ edition = "enterprise", calls_per_second = 1000, calls_per_day = 100
 name = "warehouse"
 region = "cn-shanghai"
 project_id = {PROJECT}
-[[subscriptions]]
-workspace = "warehouse"
-channels = {names:?}
-on = {on:?}
 [network]
 allow_private = ["127.0.0.0/8"]
 "#,
             folder = folder.path().display()
         );
-        for way in ways {
+        for (number, ways) in groups.iter().enumerate() {
+            let names: Vec<&str> = ways.iter().map(|way| way.name.as_str()).collect();
+            config += &format!("[[subscriptions]]\nworkspace = \"warehouse\"\nchannels = {names:?}\non = {on:?}\n");
+            if groups.len() > 1 {
+                config += &format!("creators = [\"{number}\"]\n");
+            }
+        }
+        for way in groups.iter().copied().flatten() {
             let url = way.url.clone().unwrap_or_else(|| sinks.url(way.kind, &way.name));
             config += &format!("[channels.{}]\nkind = \"{}\"\nurl = \"{url}\"\n", way.name, way.kind);
         }
