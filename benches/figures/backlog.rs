@@ -52,13 +52,13 @@ async fn case(name: &str, rows: usize, age: Duration) {
     told.read(&place, began);
 
     let first = told.failures.values().min().copied().unwrap_or(Duration::MAX);
-    println!("first message {:.0?}", told.first.unwrap_or_default());
+    println!("first message {:.2?}", told.first.unwrap_or_default());
     for (path, after) in &told.failures {
-        println!("  first failure at {path}: {after:.0?}");
+        println!("  first failure at {path}: {after:.2?}");
     }
     assert_eq!(told.failures.len(), ways.len(), "each hears of a failure");
     let result = format!(
-        "{}first failure notice after {first:.0?}, {} MiB at most; webhooks drained after {:.1?}, all after {drained:.0?} \
+        "{}first failure notice after {first:.2?}, {} MiB at most; webhooks drained after {:.1?}, all after {drained:.0?} \
          in {} messages ({})",
         verdict(first < FIRST && peak < MEMORY),
         peak >> 10,

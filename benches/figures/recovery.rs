@@ -52,7 +52,7 @@ pub async fn measure() {
     took.sort();
     let [half, most, last] = [0.5, 0.99, 1.0].map(|share| percentile(&took, share));
     let result = format!(
-        "{}median {half:.0?}, p99 {most:.0?}, longest {last:.0?} ({rows} delivered rows of {runs} runs, {size} MiB; {})",
+        "{}median {half:.2?}, p99 {most:.2?}, longest {last:.2?} ({rows} delivered rows of {runs} runs, {size} MiB; {})",
         verdict(most < TARGET),
         load(),
     );

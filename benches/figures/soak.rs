@@ -38,7 +38,9 @@ pub async fn measure() {
                 false
             }
         });
-        happen(&place.world, &mut runs, &mut random);
+        for _ in 0..4 {
+            happen(&place.world, &mut runs, &mut random);
+        }
         if now >= next_fault {
             next_fault += FAULT_EVERY;
             faults += 1;
@@ -52,6 +54,8 @@ pub async fn measure() {
     }
     ending.iter_mut().for_each(|(_, trouble)| trouble.end(&place, &process));
     let messages = place.sinks.count();
+    let owed = place.metric("callboard_deliveries_owed_total ").await.unwrap_or_default();
+    let dead = place.metric("callboard_dead_destinations ").await.unwrap_or_default();
     let peak = process.memory("VmHWM").unwrap();
     process.signal("TERM");
     assert_eq!(process.exit(), Some(0), "{}", place.log());
@@ -70,7 +74,7 @@ pub async fn measure() {
     let grown = part(0.75, 1.01) - part(0.25, 0.5);
     let slope = slope(samples.iter().filter(|(at, _)| *at > total.as_secs_f64() / 4.0));
     let result = format!(
-        "{}{seconds} s, {} runs, {messages} requests: {:.1} MiB in the second quarter, {:+.0} KiB from there to the last, \
+        "{}{seconds} s, {} runs, {owed} owed, {messages} requests, {dead} destinations dead at the end: {:.1} MiB in the second quarter, {:+.0} KiB from there to the last, \
          slope {:+.1} KiB a minute, {} MiB at most ({})",
         verdict(grown < FLAT),
         runs.len(),
@@ -121,7 +125,7 @@ impl Trouble {
                 place.sinks.behave(&path, random.choice(manners));
                 Trouble::Sink(path)
             }
-            6 | 7 => {
+            6 => {
                 let faults = [
                     Fault::internal_error(),
                     Fault::throttled(),
@@ -130,15 +134,16 @@ impl Trouble {
                     Fault::BreakOff,
                     Fault::garbage(),
                 ];
-                place.world.inject(random.choice(faults).unwrap(), random.usize(1..5));
+                place.world.break_down(random.choice(faults).unwrap());
                 Trouble::DataWorks
             }
-            8 => {
+            7 => {
                 process.signal("STOP");
                 Trouble::Stopped
             }
             _ => {
                 let connection = Connection::open(place.store_file()).unwrap();
+                connection.busy_timeout(Duration::ZERO).unwrap();
                 // It may be locked already: then that one is enough.
                 let locked = connection.execute_batch("BEGIN IMMEDIATE").is_ok();
                 Trouble::Locked(locked.then_some(connection))
@@ -149,7 +154,7 @@ impl Trouble {
     fn end(&mut self, place: &Place, process: &Process) {
         match self {
             Trouble::Sink(path) => place.sinks.behave(path, None),
-            Trouble::DataWorks => {}
+            Trouble::DataWorks => place.world.recover(),
             Trouble::Stopped => process.signal("CONT"),
             Trouble::Locked(connection) => drop(connection.take()),
         }
