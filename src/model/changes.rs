@@ -102,6 +102,15 @@ impl Change {
         }
     }
 
+    /// Of what is urgent: something failed, waits, or is gone. It goes before what ended well.
+    pub fn is_trouble(&self) -> bool {
+        match &self.kind {
+            ChangeKind::Waiting { .. } | ChangeKind::Lost { .. } => true,
+            ChangeKind::StageChanged { to, .. } | ChangeKind::Finished { to, .. } => *to == Status::Fail,
+            ChangeKind::Started => false,
+        }
+    }
+
     /// How the change should feel to a reader: picks colour and symbol.
     pub fn tone(&self) -> Tone {
         match &self.kind {

@@ -215,7 +215,7 @@ pub struct NewDelivery {
     /// Ids of the subscriptions that asked for it, at least one: several make one message.
     pub subscriptions: Vec<String>,
     pub at: Timestamp,
-    /// Goes before what is not.
+    /// Goes before what is not; among these, trouble ([`Change::is_trouble`]) before what ended well.
     pub urgent: bool,
     /// Found after a time without sight of the workspace: no news, but something to catch up on.
     pub missed: bool,

@@ -20,6 +20,8 @@ use callboard::store::{
 use uuid::Uuid;
 
 /// No retry waits longer: a moment further away was set by a clock that was ahead.
+/// The last lane.
+const PROGRESS: u8 = 2;
 const LONGEST_WAIT_MS: i64 = 29 * 3600 * 1000;
 
 /// Around a verb of the store.
@@ -297,6 +299,15 @@ impl Row {
         }
     }
 
+    /// 0 goes first: trouble, notices included, then what ended well.
+    fn lane(&self) -> u8 {
+        match &*self.news {
+            _ if !self.urgent => PROGRESS,
+            News::Change(change) if !change.is_trouble() => 1,
+            _ => 0,
+        }
+    }
+
     fn end(&mut self, state: DeliveryState, at: Timestamp, reason: Option<String>) {
         self.state = state;
         self.settled_at = Some(ms(at));
@@ -482,7 +493,7 @@ impl Row {
 struct Turn {
     name: String,
     to: Destination,
-    progress: bool,
+    lane: u8,
     next_at: Timestamp,
     number: u64,
 }
@@ -534,23 +545,23 @@ impl Truth {
         }
     }
 
-    /// By destination: the heads of its queues that a claim may take, each with whether its queue is all progress.
-    fn heads(&self) -> BTreeMap<String, Vec<(u64, bool)>> {
-        type Queues<'a> = BTreeMap<(&'a Destination, &'a str, &'a str), ((i64, u64), bool)>;
+    /// By destination: the heads of its queues that a claim may take, each with the lane of its queue.
+    fn heads(&self) -> BTreeMap<String, Vec<(u64, u8)>> {
+        type Queues<'a> = BTreeMap<(&'a Destination, &'a str, &'a str), ((i64, u64), u8)>;
         let mut queues = Queues::new();
         for (number, row) in self.open_rows() {
             let (workspace, run) = row.queue();
-            let (head, progress) = queues.entry((&row.to, workspace, run)).or_insert(((row.key.2, number), true));
+            let (head, lane) = queues.entry((&row.to, workspace, run)).or_insert(((row.key.2, number), PROGRESS));
             *head =
                 if is_planted(Bug::ClaimsBehindHead) { (row.key.2, number) } else { (*head).min((row.key.2, number)) };
-            *progress &= !row.urgent;
+            *lane = (*lane).min(row.lane());
         }
-        let mut heads: BTreeMap<String, Vec<(u64, bool)>> = BTreeMap::new();
-        for ((to, _, _), ((_, number), progress)) in queues {
+        let mut heads: BTreeMap<String, Vec<(u64, u8)>> = BTreeMap::new();
+        for ((to, _, _), ((_, number), lane)) in queues {
             let row = &self.rows[&number];
-            let progress = progress != is_planted(Bug::ProgressFirst);
+            let lane = if is_planted(Bug::ProgressFirst) { PROGRESS - lane } else { lane };
             if row.carrier.is_none() && row.state != DeliveryState::InFlight {
-                heads.entry(to.to_string()).or_default().push((number, progress));
+                heads.entry(to.to_string()).or_default().push((number, lane));
             }
         }
         heads
@@ -578,13 +589,13 @@ impl Truth {
             let to = Destination::from(name.clone());
             let account = to.account().map(|account| self.place(&account));
             let Some(opens_at) = policy.opens_at(&to, &self.place(&to), account.as_ref(), now) else { continue };
-            let due = heads.iter().filter_map(|(number, progress)| {
+            let due = heads.iter().filter_map(|(number, lane)| {
                 let next_at = self.rows[number].next_at;
-                (next_at <= now_ms || next_at > ahead).then_some((*progress, next_at > ahead, next_at, *number))
+                (next_at <= now_ms || next_at > ahead).then_some((*lane, next_at > ahead, next_at, *number))
             });
             match due.min() {
-                Some((progress, _, next_at, number)) if opens_at <= now => {
-                    turns.push(Turn { name, to, progress, next_at, number });
+                Some((lane, _, next_at, number)) if opens_at <= now => {
+                    turns.push(Turn { name, to, lane, next_at, number });
                 }
                 Some(_) => later(&mut claims, opens_at),
                 None => {
@@ -593,7 +604,7 @@ impl Truth {
                 }
             }
         }
-        turns.sort_by(|a, b| (a.progress, a.next_at, &a.name).cmp(&(b.progress, b.next_at, &b.name)));
+        turns.sort_by(|a, b| (a.lane, a.next_at, &a.name).cmp(&(b.lane, b.next_at, &b.name)));
         let mut probes = 0;
         for turn in turns {
             if claims.claimed.len() >= room.messages {
@@ -664,7 +675,7 @@ impl Truth {
     fn pick(&self, lead: u64, rows: usize) -> Vec<u64> {
         let row = &self.rows[&lead];
         let mut heads = self.heads().remove(&row.to.to_string()).unwrap_or_default();
-        heads.sort_by_key(|(number, progress)| (*number != lead, *progress, *number));
+        heads.sort_by_key(|(number, of_queue)| (*number != lead, *of_queue, *number));
         let picked = heads.iter().flat_map(|(number, _)| self.foldable_from(*number, row.template.as_ref()));
         picked.filter(|number| *number != lead).take(rows.saturating_sub(1)).collect()
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callboard::model::{
-    Claimed, DeliveryState, Destination, Folding, MOST_FOLDED, News, Outcome, Place, Plan, RunState, Scope, Selector,
-    Subscription,
+    ChangeKind, Claimed, DeliveryState, Destination, Folding, MOST_FOLDED, News, Outcome, Place, Plan, RunState, Scope,
+    Selector, Status, Subscription,
 };
 use callboard::store::{
     Claims, DeliveryFilter, Loaded, NewDelivery, Next, Poll, Recorded, Room, Settlement, StoreError, Subscribed,
@@ -51,6 +51,7 @@ on_every_store! {
     a_guest_writes_beside_the_owner_who_hears_of_it,
     many_tasks_write_at_once_and_each_hears_its_own_answer,
     what_is_urgent_goes_first_and_takes_what_stands_before_it_along,
+    trouble_goes_before_what_ended_well,
     without_what_was_urgent_a_queue_is_as_urgent_as_any_other,
     what_a_clock_that_was_ahead_put_off_is_due,
     destinations_that_failed_take_no_more_room_than_they_may,
@@ -457,6 +458,24 @@ async fn what_is_urgent_goes_first_and_takes_what_stands_before_it_along(scene: 
     assert_eq!(told(&second), [line("ops", "r2", 2)], "over all destinations too");
     scene.settle(&second[0], Next::Delivered).await;
     assert_eq!(told(&scene.claim(at(99), 9).await), [line("ops", "r1", 1), line("zz", "elsewhere", 1)]);
+}
+
+async fn trouble_goes_before_what_ended_well(scene: Scene) {
+    backlog(&scene, &["r1", "r2", "r3"]).await;
+    for (run, to) in [("r2", Status::Success), ("r3", Status::Fail)] {
+        let mut ended = moved(run, 2, &["ops"]);
+        ended.deliveries[0].urgent = true;
+        ended.changes[0].kind = ChangeKind::Finished { from: Status::Running, to, took_ms: None };
+        scene.record(&ended).await;
+    }
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        let message = scene.only(at(99)).await;
+        order.extend(told(std::slice::from_ref(&message)));
+        scene.settle(&message, Next::Delivered).await;
+    }
+    let expected = [("r3", 1), ("r3", 2), ("r2", 1), ("r2", 2), ("r1", 1)];
+    assert_eq!(order, expected.map(|(run, sequence)| line("ops", run, sequence)));
 }
 
 async fn without_what_was_urgent_a_queue_is_as_urgent_as_any_other(scene: Scene) {

@@ -77,19 +77,19 @@ pub const COUNT_OWED: &str = "UPDATE ledger SET owed = owed + ?1, merged = merge
 /// The oldest open row of a (destination, workspace, run), and the lane of the queue behind it. Left to itself the
 /// planner may prefer the index over states, which grows with history: hence `INDEXED BY`.
 pub const QUEUE_HEAD: &str = "
-    SELECT number, NOT EXISTS (
-      SELECT 1 FROM deliveries AS behind INDEXED BY deliveries_open
+    SELECT number, 2 - (
+      SELECT max(behind.urgent) FROM deliveries AS behind INDEXED BY deliveries_open
       WHERE behind.destination = ?1 AND behind.workspace = ?2 AND behind.run = ?3
-        AND behind.state IN ('pending', 'in_flight', 'unknown') AND behind.urgent = 1)
+        AND behind.state IN ('pending', 'in_flight', 'unknown'))
     FROM deliveries INDEXED BY deliveries_open
     WHERE destination = ?1 AND workspace = ?2 AND run = ?3 AND state IN ('pending', 'in_flight', 'unknown')
     ORDER BY sequence, number LIMIT 1";
 
 /// Marks the row ?4 as the one that may be claimed, in lane ?5, and no other one of its queue.
 pub const MARK_HEAD: &str = "
-    UPDATE deliveries INDEXED BY deliveries_open SET head = (number = ?4), lane = iif(number = ?4, ?5, 1)
+    UPDATE deliveries INDEXED BY deliveries_open SET head = (number = ?4), lane = iif(number = ?4, ?5, 2)
     WHERE destination = ?1 AND workspace = ?2 AND run = ?3 AND state IN ('pending', 'in_flight', 'unknown')
-      AND (head <> (number = ?4) OR lane <> iif(number = ?4, ?5, 1))";
+      AND (head <> (number = ?4) OR lane <> iif(number = ?4, ?5, 2))";
 
 // ---------------------------------------------------------------------------------------------------------- claims
 

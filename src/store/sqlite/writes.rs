@@ -8,8 +8,11 @@ use uuid::Uuid;
 use super::queues::{self, End, Found, Queue};
 use super::statements as sql;
 use super::{reads, rows};
-use crate::model::{Destination, Notice, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
+use crate::model::{Destination, Notice, RunId, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
 use crate::store::{Announcement, NewDelivery, Poll, Recorded, Subscribed};
+
+/// Of the column `urgent`: trouble, notices included.
+const URGENT_MOST: i64 = 2;
 
 pub fn subscribe(
     connection: &Connection,
@@ -92,7 +95,7 @@ pub fn record(connection: &Connection, poll: &Poll) -> rusqlite::Result<Recorded
             rows::to_json(change)?
         ])?;
     }
-    owe(connection, workspace, &poll.deliveries)?;
+    owe(connection, poll)?;
     for id in &poll.ended {
         unsubscribe(connection, id)?;
     }
@@ -103,10 +106,17 @@ pub fn record(connection: &Connection, poll: &Poll) -> rusqlite::Result<Recorded
 }
 
 /// Records messages owed, each once.
-fn owe(connection: &Connection, workspace: &str, deliveries: &[NewDelivery]) -> rusqlite::Result<()> {
+fn owe(connection: &Connection, poll: &Poll) -> rusqlite::Result<()> {
+    let workspace = &poll.key.0;
+    let troubles: BTreeSet<(&RunId, i64)> = poll
+        .changes
+        .iter()
+        .filter(|change| change.is_trouble())
+        .map(|change| (&change.run.id, change.sequence))
+        .collect();
     let (mut owed, mut merged) = (0_i64, 0_i64);
     let mut grown = BTreeSet::new();
-    for delivery in deliveries {
+    for delivery in &poll.deliveries {
         let (destination, run) = (delivery.to.to_string(), delivery.run.as_str());
         let asked = delivery.subscriptions.join(",");
         let inserted = connection.prepare_cached(sql::INSERT_DELIVERY)?.execute(params![
@@ -118,20 +128,25 @@ fn owe(connection: &Connection, workspace: &str, deliveries: &[NewDelivery]) -> 
             delivery.template,
             asked,
             delivery.at.as_millisecond(),
-            delivery.urgent,
+            urgency(delivery, troubles.contains(&(&delivery.run, delivery.sequence))),
             delivery.missed
         ])?;
         if inserted > 0 {
             let others = i64::try_from(delivery.subscriptions.len().saturating_sub(1)).unwrap_or(i64::MAX);
             owed += 1 + others;
             merged += others;
-            grown.insert(Queue { destination, workspace: workspace.to_owned(), run: run.to_owned() });
+            grown.insert(Queue { destination, workspace: workspace.clone(), run: run.to_owned() });
         }
     }
     if owed > 0 {
         connection.prepare_cached(sql::COUNT_OWED)?.execute([owed, merged])?;
     }
     grown.iter().try_for_each(|queue| queue.mark_head(connection))
+}
+
+/// The column `urgent`.
+fn urgency(delivery: &NewDelivery, is_trouble: bool) -> i64 {
+    if is_trouble && delivery.urgent { URGENT_MOST } else { i64::from(delivery.urgent) }
 }
 
 pub fn announce(connection: &Connection, announcement: &Announcement) -> rusqlite::Result<bool> {
@@ -152,7 +167,8 @@ pub fn announce(connection: &Connection, announcement: &Announcement) -> rusqlit
     let mut owed = 0_i64;
     for (id, to) in to {
         let (destination, none) = (to.to_string(), None::<String>);
-        let row = params![id.to_string(), rows::OF_NOTICES, subject, sequence, destination, none, "", at, true, false];
+        let row =
+            params![id.to_string(), rows::OF_NOTICES, subject, sequence, destination, none, "", at, URGENT_MOST, false];
         if connection.prepare_cached(sql::INSERT_DELIVERY)?.execute(row)? > 0 {
             owed += 1;
             let workspace = rows::OF_NOTICES.to_owned();

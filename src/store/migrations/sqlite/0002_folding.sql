@@ -7,10 +7,10 @@
 
 ALTER TABLE workspaces ADD COLUMN seen_at INTEGER;
 
--- goes before progress
+-- 1 goes before progress, 2 before everything
 ALTER TABLE deliveries ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;
--- of a head: 0 as soon as anything open in its queue is urgent, else 1
-ALTER TABLE deliveries ADD COLUMN lane INTEGER NOT NULL DEFAULT 1;
+-- of a head: 2 less the most urgent of its queue that is open
+ALTER TABLE deliveries ADD COLUMN lane INTEGER NOT NULL DEFAULT 2;
 -- found after a time without sight of the workspace
 ALTER TABLE deliveries ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
 -- the number of the row whose message tells this one too: open ones are bound to it, superseded ones were told by it
@@ -43,20 +43,23 @@ CREATE TABLE ledger (
 
 INSERT INTO ledger SELECT 1, count(*), 0, 0, 0, 0, 0 FROM deliveries;
 
-UPDATE deliveries SET urgent = 1
-WHERE state NOT IN ('delivered', 'superseded') AND EXISTS (
-    SELECT 1 FROM changes AS c
-    WHERE c.workspace = deliveries.workspace AND c.run = deliveries.run AND c.sequence = deliveries.sequence
-      AND CASE WHEN json_valid(c.json) THEN
-        json_extract(c.json, '$.type') IN ('run.waiting', 'run.finished', 'run.lost')
-        OR (json_extract(c.json, '$.type') = 'run.stage.changed' AND json_extract(c.json, '$.to') = 'Fail')
-      ELSE 0 END);
+UPDATE deliveries SET urgent = (
+    SELECT CASE
+        WHEN NOT json_valid(c.json) THEN 0
+        WHEN json_extract(c.json, '$.type') IN ('run.waiting', 'run.lost') THEN 2
+        WHEN json_extract(c.json, '$.type') IN ('run.stage.changed', 'run.finished')
+          AND json_extract(c.json, '$.to') = 'Fail' THEN 2
+        WHEN json_extract(c.json, '$.type') = 'run.finished' THEN 1
+        ELSE 0 END
+    FROM changes AS c
+    WHERE c.workspace = deliveries.workspace AND c.run = deliveries.run AND c.sequence = deliveries.sequence)
+WHERE state NOT IN ('delivered', 'superseded');
 
-UPDATE deliveries SET lane = 0
-WHERE head = 1 AND state IN ('pending', 'in_flight', 'unknown') AND EXISTS (
-    SELECT 1 FROM deliveries AS behind
+UPDATE deliveries SET lane = 2 - (
+    SELECT max(behind.urgent) FROM deliveries AS behind
     WHERE behind.destination = deliveries.destination AND behind.workspace = deliveries.workspace
-      AND behind.run = deliveries.run AND behind.state IN ('pending', 'in_flight', 'unknown') AND behind.urgent = 1);
+      AND behind.run = deliveries.run AND behind.state IN ('pending', 'in_flight', 'unknown'))
+WHERE head = 1 AND state IN ('pending', 'in_flight', 'unknown');
 
 UPDATE deliveries SET unknown_at = ifnull(
     (SELECT min(a.started_at) FROM attempts AS a WHERE a.delivery = deliveries.number AND a.outcome = 'unknown'),
