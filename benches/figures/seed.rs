@@ -105,7 +105,7 @@ impl Past {
             since: BTreeMap::new(),
             first_seen: at,
             gate: None,
-            doubted: false,
+            doubted: None,
             missing: None,
             lost: false,
         };
