@@ -374,7 +374,7 @@ async fn count_recovered(store: &dyn Store, outlets: &Outlets, metrics: &Metrics
     for (to, count) in store.overview().await?.recovered {
         let labels = AttemptLabels { channel_kind: outlets.kind(&to), outcome: "unknown" };
         metrics.attempts.get_or_create(&labels).inc_by(count);
-        tracing::info!(%to, count, "the last process ended while sending; what may have arrived is sent again");
+        tracing::info!(%to, count, "the last process ended while sending; what may have arrived is sent again, or given up where a copy is worse");
     }
     Ok(())
 }
@@ -463,7 +463,8 @@ async fn keep_house(
     clock: Clock,
     stop: CancellationToken,
 ) {
-    let mut pruned_at = Timestamp::MIN;
+    let mut looked_at = clock();
+    let mut pruned_at = looked_at;
     let mut failing = false;
     while tokio::time::timeout(HOUSEKEEPING, stop.cancelled()).await.is_err() {
         let now = clock();
@@ -473,7 +474,12 @@ async fn keep_house(
             if outages.look(now).await? {
                 dispatcher.wake();
             }
-            if pruned_at == Timestamp::MIN || elapsed(pruned_at, now) >= PRUNING {
+            // A clock that jumped says nothing about how long messages have waited.
+            if elapsed(looked_at, now) >= PRUNING {
+                pruned_at = now;
+            }
+            looked_at = now;
+            if elapsed(pruned_at, now) >= PRUNING {
                 pruned_at = now;
                 store.prune(now.checked_sub(KEPT).unwrap_or(Timestamp::MIN)).await?;
             }

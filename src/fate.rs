@@ -341,6 +341,7 @@ mod tests {
             template: None,
             news: News::Change(change),
             attempt: 0,
+            tries: 0,
             created_at: now(),
             unknown_since: None,
         };

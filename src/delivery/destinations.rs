@@ -140,6 +140,10 @@ pub fn ended(
         }
         (Outcome::Limited { after, .. }, _) => {
             limited(place, *after, outcome.reason(), now, chance);
+            // Once is a hint; again, people should see it.
+            if place.failures > 1 {
+                place.failing_since.get_or_insert(now);
+            }
             None
         }
         (Outcome::Denied { .. }, Some(account)) => {

@@ -57,7 +57,7 @@ pub enum Verdict {
     GivenUp,
 }
 
-/// `attempt` counts from 1; `chance` is uniform in 0..1.
+/// `attempt` counts those that used up a try, this one included, from 1; `chance` is uniform in 0..1.
 pub fn follow_up(outcome: &Outcome, attempt: u32, now: Timestamp, chance: f64) -> Verdict {
     let again = |after: Option<Duration>, unknown: bool| match wait(attempt, after, chance) {
         Some(wait) => Verdict::Again { at: later(now, wait), unknown },

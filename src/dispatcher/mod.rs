@@ -158,7 +158,7 @@ impl Dispatcher {
         });
         let ended_at = (self.clock)();
         let chance = fastrand::f64();
-        let verdict = delivery::follow_up(&outcome, claimed.lead.attempt, ended_at, chance);
+        let verdict = delivery::follow_up(&outcome, claimed.lead.tries + 1, ended_at, chance);
         self.count(&claimed, &outcome, ended_at);
         self.log(&claimed, &outcome, &verdict);
         let (id, attempt) = (claimed.lead.id, claimed.lead.attempt);
@@ -258,9 +258,13 @@ impl Dispatcher {
                  retry --to {to}` sends what waits"
             ),
             (Outcome::Denied { reason }, _) => tracing::debug!(%to, reason, "the bot's credentials are refused"),
+            // When, is for the destination to say: `callboard deliveries list` knows.
+            (Outcome::Limited { reason, .. }, _) => {
+                tracing::warn!(%to, run, what, more, attempt, %id, reason, "not delivered yet; the destination waits");
+            }
             (failed, Verdict::Again { at, .. }) => {
                 let reason = failed.reason();
-                tracing::warn!(%to, run, what, more, attempt, %id, reason, again_at = %at, "not delivered yet");
+                tracing::warn!(%to, run, what, more, attempt, %id, reason, not_before = %at, "not delivered yet");
             }
             (failed, _) => {
                 let reason = failed.reason();

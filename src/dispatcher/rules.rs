@@ -86,7 +86,6 @@ impl Outlets {
 pub struct Rules {
     outlets: Arc<Outlets>,
     tracker: Arc<Tracker>,
-    started_at: Timestamp,
     time: Mutex<Time>,
 }
 
@@ -94,12 +93,14 @@ pub struct Rules {
 #[derive(Debug, Clone, Copy)]
 struct Time {
     last: Timestamp,
+    /// The start of the process by the present clock, at the latest.
+    began_at: Timestamp,
     steady_since: Timestamp,
 }
 
 impl Rules {
     pub fn new(outlets: Arc<Outlets>, tracker: Arc<Tracker>, now: Timestamp) -> Rules {
-        Rules { outlets, tracker, started_at: now, time: Mutex::new(Time { last: now, steady_since: now }) }
+        Rules { outlets, tracker, time: Mutex::new(Time { last: now, began_at: now, steady_since: now }) }
     }
 
     /// Notices a clock that went back.
@@ -107,12 +108,13 @@ impl Rules {
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         if now < time.last {
             time.steady_since = now;
+            time.began_at = time.began_at.min(now);
         }
         time.last = now;
     }
 
-    fn steady_since(&self) -> Timestamp {
-        self.time.lock().unwrap_or_else(PoisonError::into_inner).steady_since
+    fn time(&self) -> Time {
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn terms(&self, to: &Destination) -> Terms {
@@ -173,7 +175,7 @@ fn by_run(changes: Vec<crate::model::Change>) -> Vec<crate::model::Change> {
 impl Policy for Rules {
     fn opens_at(&self, to: &Destination, place: &Place, account: Option<&Place>, now: Timestamp) -> Option<Timestamp> {
         self.outlets.find(to)?;
-        let (terms, steady_since) = (self.terms(to), self.steady_since());
+        let (terms, steady_since) = (self.terms(to), self.time().steady_since);
         if self.is_mended(to, place) {
             let mut mended = place.clone();
             mended.revive();
@@ -184,8 +186,8 @@ impl Policy for Rules {
 
     fn plan(&self, queue: &Queue<'_>, now: Timestamp) -> Plan {
         let prefer = self.outlets.find(queue.to).map_or(Prefer::default(), |(outlet, _)| outlet.prefer);
-        let looked = elapsed(self.started_at, now) >= PATIENCE
-            || self.tracker.looked_since(&queue.head.workspace, self.started_at);
+        let began_at = self.time().began_at;
+        let looked = elapsed(began_at, now) >= PATIENCE || self.tracker.looked_since(&queue.head.workspace, began_at);
         delivery::plan(queue, self.terms(queue.to), prefer, looked, now)
     }
 

@@ -52,6 +52,8 @@ pub struct Delivery {
     pub news: News,
     /// Attempts begun so far, this one included once it is claimed.
     pub attempt: u32,
+    /// Of these, those that failed and count for its schedule: waiting for a destination costs none.
+    pub tries: u32,
     pub created_at: Timestamp,
     /// When the first attempt began that may have arrived although nobody knows.
     pub unknown_since: Option<Timestamp>,
@@ -217,6 +219,11 @@ pub enum Outcome {
 
 impl Outcome {
     pub const LABELS: [&'static str; 7] = ["delivered", "retry", "limited", "rejected", "dead", "denied", "unknown"];
+
+    /// It uses up one of the tries that a message has: it is not the destination alone that was in the way.
+    pub fn is_try(&self) -> bool {
+        matches!(self, Outcome::Retry { .. } | Outcome::Unknown { .. })
+    }
 
     /// The metric label.
     pub fn label(&self) -> &'static str {

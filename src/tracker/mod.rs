@@ -204,9 +204,17 @@ impl Tracker {
         Err(StoreError::Failed("subscriptions change faster than they can be read".to_owned()))
     }
 
-    /// The last reload did not succeed: memory may lack what another process wrote.
+    /// The last reload or write did not succeed: memory may lack what the store holds.
     pub fn is_behind(&self) -> bool {
         self.behind.load(Ordering::Acquire)
+    }
+
+    /// A write that failed may have been committed all the same: the store is read again soon.
+    fn heard<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if result.is_err() {
+            self.behind.store(true, Ordering::Release);
+        }
+        result
     }
 
     fn subscribing(&self) -> MutexGuard<'_, u64> {
@@ -222,7 +230,7 @@ impl Tracker {
                 Some(poll) if is_planted(Bug::MemoryAheadOfStore) => {
                     self.store.record(poll).await.unwrap_or(Recorded::Done)
                 }
-                Some(poll) => self.store.record(poll).await?,
+                Some(poll) => self.heard(self.store.record(poll).await)?,
                 None => Recorded::Done,
             };
             match recorded {
@@ -450,7 +458,8 @@ impl Tracker {
             return Ok(Watched::Ended);
         }
         let id = subscription.id.clone();
-        let Subscribed::New { run: stored } = self.store.subscribe(&subscription, Some(&state)).await? else {
+        let Subscribed::New { run: stored } = self.heard(self.store.subscribe(&subscription, Some(&state)).await)?
+        else {
             return Ok(Watched::Already);
         };
         {
@@ -470,7 +479,7 @@ impl Tracker {
     }
 
     pub async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError> {
-        let existed = self.store.unsubscribe(id).await?;
+        let existed = self.heard(self.store.unsubscribe(id).await)?;
         let mut count = self.subscribing();
         *count += 1;
         self.remove(id);

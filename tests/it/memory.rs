@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use callboard::model::{
-    Claimed, Delivery, DeliveryState, Destination, Folding, MOST_COUNTED, MOST_FOLDED, News, Outcome, Place, Plan,
-    Queue, RunId, RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
+    Claimed, Delivery, DeliveryState, Destination, Folding, MOST_COUNTED, MOST_FOLDED, News, Place, Plan, Queue, RunId,
+    RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
 };
 use callboard::planted::{Bug, is_planted};
 use callboard::store::{
@@ -251,6 +251,7 @@ pub struct Row {
     pub missed: bool,
     pub state: DeliveryState,
     pub attempts: Vec<Attempt>,
+    pub tries: u32,
     pub next_at: Timestamp,
     pub created_at: Timestamp,
     pub settled_at: Option<Timestamp>,
@@ -283,6 +284,7 @@ impl Row {
             template: self.template.clone(),
             news: News::clone(&self.news),
             attempt: self.attempt(),
+            tries: self.tries,
             created_at: self.created_at,
             unknown_since: self.unknown_since,
         }
@@ -474,6 +476,7 @@ impl Row {
             missed: false,
             state: DeliveryState::Pending,
             attempts: Vec::new(),
+            tries: 0,
             next_at: ms(at),
             created_at: ms(at),
             settled_at: None,
@@ -804,10 +807,12 @@ impl Truth {
             }
             Next::Pending { at } => {
                 let row = self.rows.get_mut(&number).unwrap();
+                row.tries += u32::from(settlement.outcome.is_try());
                 (row.state, row.next_at, row.reason) = (DeliveryState::Pending, ms(at), reason);
             }
             Next::Unknown { at } => {
                 let row = self.rows.get_mut(&number).unwrap();
+                row.tries += u32::from(settlement.outcome.is_try());
                 (row.state, row.next_at, row.reason) = (DeliveryState::Unknown, ms(at), reason);
                 row.unknown_since.get_or_insert(started_at);
             }
@@ -832,6 +837,7 @@ impl Truth {
         let was_out = place.failures >= 2;
         let mut shared = to.account().map(|account| (self.place(&account), account));
         let announcements = policy.ended(settlement, &to, &mut place, shared.as_mut().map(|(account, _)| account));
+        let is_back = place.failures == 0;
         self.put_place(&to, place);
         if let Some((place, account)) = shared {
             self.put_place(&account, place);
@@ -839,7 +845,7 @@ impl Truth {
         for announcement in &announcements {
             self.announce(announcement);
         }
-        if was_out && matches!(settlement.outcome, Outcome::Delivered { .. }) {
+        if was_out && is_back {
             self.make_due(&|other| *other == to, settlement.ended_at);
         }
     }
@@ -872,7 +878,7 @@ impl Truth {
         if row.state != DeliveryState::Dead {
             return false;
         }
-        (row.state, row.next_at, row.settled_at) = (DeliveryState::Pending, ms(now), None);
+        (row.state, row.next_at, row.settled_at, row.tries) = (DeliveryState::Pending, ms(now), None, 0);
         self.open.insert(number);
         self.writes += 1;
         true
@@ -925,7 +931,8 @@ impl Truth {
     fn prune(&mut self, before: Timestamp) -> u64 {
         let before = ms(before);
         let last = self.changes.values().max_by_key(|kept| kept.recorded).map(|kept| ms(kept.news.at()));
-        let at = last.map_or(before, |last| last.max(before));
+        let shown = before + std::time::Duration::from_secs(7 * 86_400);
+        let at = last.map_or(shown, |last| last.max(shown));
         let waits = |row: &Row| matches!(row.state, DeliveryState::Pending | DeliveryState::Unknown);
         let is_old = |row: &Row| waits(row) && row.carrier.is_none() && row.created_at < before;
         let old: Vec<u64> = self.rows.iter().filter(|(_, row)| is_old(row)).map(|(number, _)| *number).collect();

@@ -205,6 +205,8 @@ impl Claim<'_> {
                 return Ok(None);
             }
             Plan::GiveUp { reason } => {
+                let (to, number) = (&head.queue.destination, head.number);
+                tracing::error!(to, number, reason, "given up; `callboard deliveries list --state dead` shows it");
                 queues::die(self.connection, head.number, self.now.as_millisecond(), reason)?;
                 self.at_the_latest(self.now);
                 return Ok(None);

@@ -175,7 +175,13 @@ impl Store for Sqlite {
     }
 
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
-        self.prune_by(sql::FIND_EXPIRED, prunes::expire, before).await?;
+        let expired = self.prune_by(sql::FIND_EXPIRED, prunes::expire, before).await?;
+        if expired > 0 {
+            tracing::error!(
+                expired,
+                "messages waited too long and are given up; `callboard deliveries list` shows them"
+            );
+        }
         let deleted = self.prune_by(sql::FIND_OLD_DELIVERIES, prunes::delete_deliveries, before).await?;
         self.prune_by(sql::FIND_OLD_CHANGES, prunes::delete_changes, before).await?;
         Ok(deleted)

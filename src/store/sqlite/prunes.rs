@@ -6,16 +6,18 @@ use super::queues::{self, End};
 use super::statements as sql;
 use crate::model::Timestamp;
 
+/// A week.
+const SHOWN_MS: i64 = 7 * 86_400_000;
 const EXPIRED: &str = "it waited so long that nobody needs it any more";
 
 /// Gives up what was created before `before` and still waits; what its message was to tell beside it
-/// and is younger waits for itself again. It ends when something was last recorded: a store has no
-/// clock, and people shall see it as long as everything else that died.
+/// and is younger waits for itself again. A store has no clock: it ends when something was last recorded, or so much
+/// later than `before` that people see it for a while.
 pub fn expire(connection: &Connection, numbers: &[i64], before: Timestamp) -> rusqlite::Result<u64> {
     let before = before.as_millisecond();
     let recorded: Option<i64> =
         connection.prepare_cached(sql::LAST_RECORDED)?.query_row([], |row| row.get(0)).optional()?;
-    let at = recorded.unwrap_or(before).max(before);
+    let at = recorded.unwrap_or(before).max(before + SHOWN_MS);
     let still = |number: i64| {
         let found = connection.prepare_cached(sql::IS_EXPIRED)?.query_row(params![number, before], |_| Ok(()));
         Ok::<bool, rusqlite::Error>(found.optional()?.is_some())

@@ -70,6 +70,7 @@ pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         to: Destination::from(row.get::<_, String>(1)?),
         template: row.get(2)?,
         attempt: row.get(3)?,
+        tries: row.get("tries")?,
         created_at: moment(row, 4)?,
         unknown_since: maybe_moment(row, 5)?,
         news: if is_notice { News::Notice(json(row, 7)?) } else { News::Change(json(row, 7)?) },

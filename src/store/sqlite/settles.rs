@@ -60,7 +60,9 @@ fn follow(
 ) -> rusqlite::Result<()> {
     let ended_at = settlement.ended_at.as_millisecond();
     let again = |state: &str, at: i64, unknown_at: Option<i64>| {
-        connection.prepare_cached(sql::AGAIN)?.execute(params![lead.number, state, at, reason, unknown_at]).map(drop)
+        let tried = settlement.outcome.is_try();
+        let parameters = params![lead.number, state, at, reason, unknown_at, tried];
+        connection.prepare_cached(sql::AGAIN)?.execute(parameters).map(drop)
     };
     match settlement.next {
         Next::Delivered => {
@@ -111,7 +113,8 @@ fn remember(
     for announcement in &announcements {
         writes::announce(connection, announcement)?;
     }
-    if before.failures >= OUTAGE && matches!(settlement.outcome, Outcome::Delivered { .. }) {
+    // Whatever it answered: it answers again.
+    if before.failures >= OUTAGE && place.failures == 0 {
         let due = params![lead.queue.destination, settlement.ended_at.as_millisecond()];
         connection.prepare_cached(sql::MAKE_DUE)?.execute(due)?;
     }

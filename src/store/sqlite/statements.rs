@@ -160,7 +160,7 @@ pub const FOLDABLE_QUEUES: &str = "
     ORDER BY lane, number LIMIT ?4";
 
 pub const DELIVERY: &str = "
-    SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json
+    SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json, d.tries
     FROM deliveries AS d JOIN changes AS c ON c.workspace = d.workspace AND c.run = d.run AND c.sequence = d.sequence
     WHERE d.number = ?1";
 
@@ -197,7 +197,8 @@ pub const BY_EXACT_ID: &str = "
 
 /// To be tried again, in the state ?2.
 pub const AGAIN: &str = "
-    UPDATE deliveries SET state = ?2, next_at = ?3, reason = ?4, unknown_at = ifnull(unknown_at, ?5) WHERE number = ?1";
+    UPDATE deliveries SET state = ?2, next_at = ?3, reason = ?4, unknown_at = ifnull(unknown_at, ?5), tries = tries + ?6
+    WHERE number = ?1";
 
 /// `delivered`, `dead` or `superseded`, and nobody's any more.
 pub const END: &str = "
@@ -237,7 +238,7 @@ pub const UNFOLD_FROM: &str = "
       AND attempt > 0";
 
 pub const RETRY: &str = "
-    UPDATE deliveries SET state = 'pending', next_at = ?2, settled_at = NULL WHERE number = ?1";
+    UPDATE deliveries SET state = 'pending', next_at = ?2, settled_at = NULL, tries = 0 WHERE number = ?1";
 
 /// Everything that waits for a destination is due. More names than needed, so that the index is found.
 pub const MAKE_DUE: &str = "
@@ -260,7 +261,7 @@ pub const ALL_PLACES: &str = "SELECT destination, place FROM destinations";
 
 pub const DELIVERY_COLUMNS: &str = "
     SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json,
-      d.state, d.next_at, d.reason, d.settled_at, d.subscription, lead.id, d.folding, d.number
+      d.state, d.next_at, d.reason, d.settled_at, d.subscription, lead.id, d.folding, d.number, d.tries
     FROM deliveries AS d JOIN changes AS c ON c.workspace = d.workspace AND c.run = d.run AND c.sequence = d.sequence
     LEFT JOIN deliveries AS lead ON lead.number = d.carrier";
 

@@ -522,9 +522,6 @@ impl Life {
         }
         self.world().answer_all();
         self.within(async |_| {});
-        for place in 0..PLACES.len() {
-            self.revive(place);
-        }
         self.housekeeping();
         self.poll(0);
         self.poll(0);

@@ -21,6 +21,8 @@ ALTER TABLE deliveries ADD COLUMN folding TEXT CHECK (folding IN ('rate', 'late'
 ALTER TABLE deliveries ADD COLUMN wire_id TEXT;
 -- 1: it was in a digest that the platform refused, and is folded no more
 ALTER TABLE deliveries ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
+-- attempts that failed and count for its schedule
+ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
 -- when the first attempt began that may have arrived
 ALTER TABLE deliveries ADD COLUMN unknown_at INTEGER;
 
@@ -42,6 +44,8 @@ CREATE TABLE ledger (
 ) STRICT;
 
 INSERT INTO ledger SELECT 1, count(*), 0, 0, 0, 0, 0 FROM deliveries;
+
+UPDATE deliveries SET tries = attempt WHERE state IN ('pending', 'in_flight', 'unknown');
 
 UPDATE deliveries SET urgent = (
     SELECT CASE
