@@ -93,6 +93,10 @@ impl Bench {
 struct OneByOne;
 
 impl Policy for OneByOne {
+    fn at_once(&self, _: &Place) -> usize {
+        usize::MAX
+    }
+
     fn opens_at(&self, _: &Destination, _: &Place, _: Option<&Place>, now: Timestamp) -> Option<Timestamp> {
         Some(now)
     }

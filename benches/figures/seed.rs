@@ -202,6 +202,10 @@ async fn deliver(store: &Arc<dyn Store>, at: Timestamp) {
 struct OneByOne;
 
 impl Policy for OneByOne {
+    fn at_once(&self, _: &Place) -> usize {
+        usize::MAX
+    }
+
     fn opens_at(&self, _: &Destination, _: &Place, _: Option<&Place>, now: Timestamp) -> Option<Timestamp> {
         Some(now)
     }

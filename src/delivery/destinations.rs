@@ -21,6 +21,7 @@ const SPACING_MS: (u64, u64) = (1_000, 60_000);
 /// (<https://docs.discord.com/developers/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans>); long before
 /// that, a bot rests.
 const REFUSALS: usize = 50;
+const AT_ONCE: usize = 8;
 const REFUSED_WITHIN: Duration = Duration::from_secs(10 * M);
 
 /// From when on a destination takes a message, the past included; `None`: not before a person acts. `account` is what
@@ -58,6 +59,12 @@ fn past(moment: Timestamp, now: Timestamp, steady_since: Timestamp) -> Timestamp
         true => steady_since.min(now),
         false => moment,
     }
+}
+
+/// How many messages of one bot may be under way: a slow one leaves room for others, and one whose credentials were
+/// refused tries with a single message, however many rooms wait.
+pub fn at_once(account: &Place) -> usize {
+    if account.failing_since.is_some() { 1 } else { AT_ONCE }
 }
 
 /// A message is about to leave.

@@ -1,9 +1,8 @@
 //! tick(now): claims what is due, renders each message, sends it through its channel, settles what happened.
 
-mod doors;
 mod rules;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,6 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use self::doors::{Door, Doors};
 pub use self::rules::{Outlet, Outlets, Rules};
 use crate::delivery::{self, Verdict};
 use crate::metrics::{AttemptLabels, Metrics, OfChannelKind};
@@ -61,7 +59,8 @@ pub struct Dispatcher {
     /// A destination is free again.
     freed: Notify,
     store_failed: Mutex<bool>,
-    doors: Doors,
+    /// Bots whose credentials were refused last: said once.
+    denied: Mutex<HashSet<String>>,
 }
 
 impl Dispatcher {
@@ -88,7 +87,7 @@ impl Dispatcher {
             unheard: AtomicBool::new(false),
             freed: Notify::new(),
             store_failed: Mutex::new(false),
-            doors: Doors::default(),
+            denied: Mutex::default(),
         }
     }
 
@@ -160,6 +159,7 @@ impl Dispatcher {
         let chance = fastrand::f64();
         let verdict = delivery::follow_up(&outcome, claimed.lead.tries + 1, ended_at, chance);
         self.count(&claimed, &outcome, ended_at);
+        self.note_access(&claimed.lead.to, &outcome);
         self.log(&claimed, &outcome, &verdict);
         let (id, attempt) = (claimed.lead.id, claimed.lead.attempt);
         let next = next(verdict);
@@ -190,31 +190,10 @@ impl Dispatcher {
         if fell_back {
             self.metrics.render_fallbacks.inc();
         }
-        let door = self.door(to);
-        let turn = match &door {
-            Some(door) => door.turn().await,
-            None => Ok(None),
-        };
-        let _turn = match turn {
-            Ok(turn) => turn,
-            Err(reason) => return Outcome::Denied { reason },
-        };
         if is_planted(Bug::RetryWithinAttempt) {
             drop(outlet.channel.send(address, &message, now).await);
         }
-        let outcome = outlet.channel.send(address, &message, now).await;
-        if let Some(door) = &door {
-            note_access(door, to, &outcome);
-        }
-        outcome
-    }
-
-    /// What a room has in common with the other rooms of its bot.
-    fn door(&self, to: &Destination) -> Option<Arc<Door>> {
-        match to {
-            Destination::Room { surface, .. } => Some(self.doors.of(surface)),
-            Destination::Channel(_) => None,
-        }
+        outlet.channel.send(address, &message, now).await
     }
 
     /// What happened must not be forgotten: while the store fails, the destination waits.
@@ -275,6 +254,21 @@ impl Dispatcher {
         }
     }
 
+    /// Says once that a bot's credentials are refused, and once that they pass again.
+    fn note_access(&self, to: &Destination, outcome: &Outcome) {
+        let Destination::Room { surface, .. } = to else { return };
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Outcome::Denied { reason } if denied.insert(surface.clone()) => tracing::error!(
+                %to, reason, "the bot's credentials are refused; what is owed to its rooms waits, tried again by itself"
+            ),
+            Outcome::Delivered { .. } if denied.remove(surface) => {
+                tracing::info!(%to, "the bot's credentials pass again");
+            }
+            _ => {}
+        }
+    }
+
     /// Says once that the store fails, and once that it works again.
     fn note_store<T>(&self, result: &Result<T, StoreError>) {
         let mut failed = self.store_failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -284,17 +278,6 @@ impl Dispatcher {
             _ => {}
         }
         *failed = result.is_err();
-    }
-}
-
-/// Says once that a bot's credentials are refused, and once that they pass again, before another room has its turn.
-fn note_access(door: &Door, to: &Destination, outcome: &Outcome) {
-    match outcome {
-        Outcome::Denied { reason } if door.refuse(reason) => tracing::error!(
-            %to, reason, "the bot's credentials are refused; what is owed to its rooms waits, tried again by itself"
-        ),
-        Outcome::Delivered { .. } if door.admit() => tracing::info!(%to, "the bot's credentials pass again"),
-        _ => {}
     }
 }
 

@@ -184,6 +184,10 @@ impl Policy for Rules {
         delivery::opens_at(place, account, terms, now, steady_since)
     }
 
+    fn at_once(&self, account: &Place) -> usize {
+        delivery::at_once(account)
+    }
+
     fn plan(&self, queue: &Queue<'_>, now: Timestamp) -> Plan {
         let prefer = self.outlets.find(queue.to).map_or(Prefer::default(), |(outlet, _)| outlet.prefer);
         let began_at = self.time().began_at;

@@ -243,6 +243,9 @@ pub trait Policy: Send + Sync {
     /// what its bot's rooms have in common.
     fn opens_at(&self, to: &Destination, place: &Place, account: Option<&Place>, now: Timestamp) -> Option<Timestamp>;
 
+    /// How many messages of a bot may be under way at once, all its rooms together.
+    fn at_once(&self, account: &Place) -> usize;
+
     fn plan(&self, queue: &Queue<'_>, now: Timestamp) -> Plan;
 
     /// A message is about to leave.

@@ -874,6 +874,10 @@ fn named(news: &News) -> &'static str {
 pub struct Eager;
 
 impl Policy for Eager {
+    fn at_once(&self, _: &Place) -> usize {
+        usize::MAX
+    }
+
     fn opens_at(&self, _: &Destination, _: &Place, _: Option<&Place>, _: Timestamp) -> Option<Timestamp> {
         Some(Timestamp::MIN)
     }

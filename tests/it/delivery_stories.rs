@@ -420,6 +420,7 @@ async fn what_may_have_arrived_is_repeated_with_a_mark_or_given_up_as_the_channe
     assert_eq!(dead[0].delivery.to, Destination::Channel("lossy".to_owned()));
     let reason = dead[0].reason.clone().unwrap_or_default();
     assert!(reason.contains("prefers a loss to a repetition"), "{reason}");
+    assert_eq!(bot.take_logs("given up"), 1, "and said once");
 
     let hook = bot.requests("hook");
     assert_eq!(hook.len(), 2);

@@ -617,6 +617,14 @@ impl Truth {
             if probe && probes >= room.probes {
                 continue;
             }
+            if let Some(account) = turn.to.account() {
+                let of_bot = |row: &Row| row.to.account().as_ref() == Some(&account);
+                let in_flight = |row: &&Row| row.state == DeliveryState::InFlight && of_bot(row);
+                let under_way = self.open_rows().map(|(_, row)| row).filter(in_flight).count();
+                if under_way >= policy.at_once(&self.place(&account)) {
+                    continue;
+                }
+            }
             match self.take(&turn, now, policy) {
                 Ok(message) => {
                     probes += usize::from(probe);

@@ -46,6 +46,7 @@ on_every_store! {
     a_late_answer_changes_nothing,
     a_delivery_tells_its_whole_story,
     lists_and_figures,
+    waiting_for_a_destination_costs_a_message_no_try,
     what_ended_long_ago_is_pruned_and_nothing_else,
     what_a_dead_process_was_sending_is_unknown_and_sent_again,
     a_guest_writes_beside_the_owner_who_hears_of_it,
@@ -328,6 +329,27 @@ async fn lists_and_figures(scene: Scene) {
     assert_eq!((overview.changes, overview.subscriptions), (2, 1));
     assert_eq!(overview.oldest_open, Some(at(2)));
     assert_eq!(overview.recovered, []);
+}
+
+/// A night of 429s, then one failure: the message has all its other tries left.
+async fn waiting_for_a_destination_costs_a_message_no_try(scene: Scene) {
+    scene.record(&moved("r1", 1, &["a"])).await;
+    let limited = |message: &Claimed| Settlement {
+        outcome: Outcome::Limited { after: None, account: false, reason: "429".to_owned() },
+        ..settled(message, Next::Pending { at: at(200) })
+    };
+    for round in 0..20 {
+        let message = scene.claim(at(200), 1).await.remove(0);
+        assert_eq!((message.lead.attempt, message.lead.tries), (round + 1, 0));
+        scene.store.settle(&limited(&message), &scene.policy).await.unwrap();
+    }
+    let message = scene.claim(at(200), 1).await.remove(0);
+    scene.store.settle(&settled(&message, Next::Pending { at: at(200) }), &scene.policy).await.unwrap();
+    let message = scene.claim(at(200), 1).await.remove(0);
+    assert_eq!((message.lead.attempt, message.lead.tries), (22, 1));
+    scene.store.settle(&settled(&message, Next::Dead), &scene.policy).await.unwrap();
+    assert_eq!(scene.store.retry(message.lead.id, at(300)).await, Ok(true));
+    assert_eq!(scene.claim(at(300), 1).await.remove(0).lead.tries, 0, "a person gave it all its tries back");
 }
 
 async fn what_ended_long_ago_is_pruned_and_nothing_else(scene: Scene) {

@@ -43,6 +43,10 @@ impl Dice {
 }
 
 impl Policy for Dice {
+    fn at_once(&self, _: &Place) -> usize {
+        usize::MAX
+    }
+
     fn opens_at(&self, to: &Destination, place: &Place, account: Option<&Place>, now: Timestamp) -> Option<Timestamp> {
         if place.failures > 4 || account.is_some_and(|account| account.failures > 4) {
             return None;
@@ -402,6 +406,10 @@ impl Pair {
 struct Calm;
 
 impl Policy for Calm {
+    fn at_once(&self, _: &Place) -> usize {
+        usize::MAX
+    }
+
     fn opens_at(&self, _: &Destination, _: &Place, _: Option<&Place>, now: Timestamp) -> Option<Timestamp> {
         Some(now)
     }

@@ -102,6 +102,10 @@ impl Rules {
 }
 
 impl Policy for Rules {
+    fn at_once(&self, _: &Place) -> usize {
+        usize::MAX
+    }
+
     fn opens_at(&self, to: &Destination, place: &Place, account: Option<&Place>, now: Timestamp) -> Option<Timestamp> {
         assert_eq!(account.is_some(), to.account().is_some(), "{to}");
         let told = self.opens.lock().unwrap().get(to).copied().unwrap_or(Some(now));

@@ -28,7 +28,8 @@ pub fn claim(
     room: Room,
     policy: &Arc<dyn Policy>,
 ) -> rusqlite::Result<Claims> {
-    let mut claim = Claim { connection, now, policy, next_at: None, accounts: HashMap::new() };
+    let mut claim =
+        Claim { connection, now, policy, next_at: None, accounts: HashMap::new(), under_way: HashMap::new() };
     let candidates = claim.candidates()?;
     let (mut claimed, mut probes) = (Vec::new(), 0);
     for candidate in candidates {
@@ -39,7 +40,16 @@ pub fn claim(
         if probe && probes >= room.probes {
             continue;
         }
+        let account = candidate.to.account();
+        if let Some(account) = &account
+            && !claim.has_room(account)?
+        {
+            continue;
+        }
         if let Some(message) = claim.take(candidate)? {
+            if let Some(account) = account {
+                *claim.under_way.entry(account).or_default() += 1;
+            }
             probes += usize::from(probe);
             claimed.push(message);
         }
@@ -54,6 +64,8 @@ struct Claim<'a> {
     /// The earliest moment found so far.
     next_at: Option<Timestamp>,
     accounts: HashMap<Destination, Place>,
+    /// Messages of each account.
+    under_way: HashMap<Destination, usize>,
 }
 
 /// A destination that is open, and whose turn it is there.
@@ -153,6 +165,18 @@ impl Claim<'_> {
             return Ok(None);
         };
         Ok(Some(Candidate { to, lane, number, next_at, place }))
+    }
+
+    fn has_room(&mut self, account: &Destination) -> rusqlite::Result<bool> {
+        if !self.under_way.contains_key(account) {
+            let prefix = account.to_string();
+            let mut statement = self.connection.prepare_cached(sql::COUNT_IN_FLIGHT)?;
+            let count: u32 = statement.query_row([prefix], |row| row.get(0))?;
+            self.under_way.insert(account.clone(), usize::try_from(count).unwrap_or(usize::MAX));
+        }
+        let under_way = self.under_way.get(account).copied().unwrap_or_default();
+        let policy = self.policy;
+        Ok(under_way < policy.at_once(self.account(account.clone())?))
     }
 
     fn account(&mut self, account: Destination) -> rusqlite::Result<&Place> {

@@ -117,6 +117,11 @@ pub const FIRST_AFTER: &str = "
 pub const IN_FLIGHT: &str = "
     SELECT 1 FROM deliveries INDEXED BY deliveries_in_flight WHERE destination = ?1 AND state = 'in_flight' LIMIT 1";
 
+/// Of a bot's rooms, whose names begin like its own.
+pub const COUNT_IN_FLIGHT: &str = "
+    SELECT count(*) FROM deliveries INDEXED BY deliveries_in_flight
+    WHERE state = 'in_flight' AND destination >= ?1 AND destination < ?1 || '~'";
+
 /// What is known of a row before its message is made: ten columns for `Head::of_row`.
 pub const HEAD: &str = "
     SELECT number, destination, workspace, run, template, folding, wire_id, attempt, created_at, unknown_at,
@@ -392,7 +397,7 @@ mod tests {
     #[rustfmt::skip]
     const SEEKING: &[&str] = &[
         FIND_SUBSCRIPTION, RUN_VERSION, RUN, DELETE_RUN, SAW_WORKSPACE, LAST_NOTICE, COUNT_OWED, QUEUE_HEAD,
-        MARK_HEAD, NEXT_DESTINATION, FIRST_DUE, FIRST_AFTER, IN_FLIGHT, HEAD, PREFIX, FOLDABLE_QUEUES, DELIVERY, BIND,
+        MARK_HEAD, NEXT_DESTINATION, FIRST_DUE, FIRST_AFTER, IN_FLIGHT, COUNT_IN_FLIGHT, HEAD, PREFIX, FOLDABLE_QUEUES, DELIVERY, BIND,
         BOUND, CLAIM, PLACE, DROP_PLACE, SETTLE_ATTEMPT, BY_EXACT_ID, AGAIN, END, ALONE, UNFOLD, END_BOUND,
         FREE_BOUND, UNFOLD_FROM, MAY_BE_TOLD, RETRY, MAKE_DUE, OPEN_BETWEEN, NEWEST_CHANGES, ATTEMPTS, OLDEST_OPEN, IS_EXPIRED,
         DELETE_OLD_DELIVERY, DELETE_TOLD, COUNT_DELETED, DELETE_OLD_CHANGE, LEDGER,
