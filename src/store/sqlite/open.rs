@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::faults::Faults;
@@ -57,6 +58,7 @@ pub fn open(path: &Path, role: Role, faults: &Faults) -> Result<Found, StoreErro
             migrate(&mut connection).map_err(|error| faults.of_opening(&error))?;
             lock.mark()?;
             let recovered = recover(&mut connection).map_err(|error| faults.of_opening(&error))?;
+            fold_when_closed(&connection, true).map_err(|error| faults.of_opening(&error))?;
             Ok(Found { opened: Opened { connection, _lock: Some(lock.file) }, recovered })
         }
         Role::Guest => {
@@ -68,7 +70,9 @@ pub fn open(path: &Path, role: Role, faults: &Faults) -> Result<Found, StoreErro
                 migrate(&mut write(path, faults)?).map_err(|error| faults.of_opening(&error))?;
                 lock.mark()?;
             }
-            Ok(Found { opened: Opened { connection: write(path, faults)?, _lock: None }, recovered: Vec::new() })
+            let connection = write(path, faults)?;
+            fold_when_closed(&connection, true).map_err(|error| faults.of_opening(&error))?;
+            Ok(Found { opened: Opened { connection, _lock: None }, recovered: Vec::new() })
         }
     }
 }
@@ -96,9 +100,16 @@ fn write(path: &Path, faults: &Faults) -> Result<Connection, StoreError> {
         connection.pragma_update(None, "foreign_keys", "on")?;
         // KiB, as a negative number: a backlog's indexes fit, which the default of 2 MiB does not hold.
         connection.pragma_update(None, "cache_size", -16_384)?;
+        // A sync that failed while opening must not be tried again by closing.
+        fold_when_closed(&connection, false)?;
         Ok(connection)
     };
     connect().map_err(|error| faults.of_opening(&error))
+}
+
+/// Whether closing folds the log into the file.
+fn fold_when_closed(connection: &Connection, does: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !does).map(drop)
 }
 
 fn known() -> i64 {
