@@ -172,6 +172,7 @@ impl App {
         loops.spawn(named("polling", polling));
         let delivering = deliver(Arc::clone(&dispatcher), Arc::clone(&tracker), Arc::clone(&clock), stop.clone());
         loops.spawn(named("delivery", delivering));
+        loops.spawn(named("the store", verify(Arc::clone(&store), stop.clone())));
         let keeping =
             keep_house(store, tracker, Arc::clone(&poller), Arc::clone(&dispatcher), outages, clock, stop.clone());
         loops.spawn(named("housekeeping", keeping));
@@ -451,6 +452,19 @@ async fn deliver(dispatcher: Arc<Dispatcher>, tracker: Arc<Tracker>, clock: Cloc
             () = sleep_until(next, &clock) => {}
         }
     }
+}
+
+/// Looks through the store once. Returns when it is damaged, or at the stop.
+async fn verify(store: Arc<dyn Store>, stop: CancellationToken) {
+    match store.verify().await {
+        Err(error @ StoreError::Damaged { .. }) => {
+            tracing::error!(%error, "the service ends");
+            return;
+        }
+        Err(error) => tracing::warn!(%error, "the store could not be looked through"),
+        Ok(()) => {}
+    }
+    stop.cancelled().await;
 }
 
 /// Takes over what another process wrote to the store, tells outages, and forgets what ended long ago.

@@ -145,6 +145,9 @@ pub trait Store: Send + Sync {
     /// Fails when the store can't be written.
     async fn probe(&self) -> Result<(), StoreError>;
 
+    /// Looks through all of it for damage that opening it does not find, beside everything else.
+    async fn verify(&self) -> Result<(), StoreError>;
+
     /// Figures for metrics and the board.
     async fn overview(&self) -> Result<Overview, StoreError>;
 
@@ -401,7 +404,7 @@ pub enum StoreError {
     InUse(String),
     #[error("{path} was written by a newer callboard (schema {found}, this one knows {known}); run that version")]
     Newer { path: String, found: i64, known: i64 },
-    #[error("{path} is damaged ({said}); move it away and restore a backup. Nothing was changed")]
+    #[error("{path} is damaged ({said}); move it away and restore a backup")]
     Damaged { path: String, said: String },
     #[error("the store's disk is full")]
     Full,

@@ -181,6 +181,9 @@ impl Store for MemoryStore {
     async fn probe(&self) -> Result<(), StoreError> {
         self.verb("probe", |_| Ok(()))
     }
+    async fn verify(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
     async fn overview(&self) -> Result<Overview, StoreError> {
         let recovered = self.recovered.lock().unwrap().clone();
         self.verb("overview", |truth| Ok(truth.overview(recovered)))

@@ -118,6 +118,10 @@ impl Store for Holding {
     async fn probe(&self) -> Result<(), StoreError> {
         self.inner.probe().await
     }
+
+    async fn verify(&self) -> Result<(), StoreError> {
+        self.inner.verify().await
+    }
 }
 
 /// A tracker of one run, which is known unless said otherwise.

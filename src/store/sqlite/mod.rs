@@ -164,6 +164,11 @@ impl Store for Sqlite {
         self.write(probe).await
     }
 
+    async fn verify(&self) -> Result<(), StoreError> {
+        let (path, faults) = (self.readers.path.clone(), self.faults.clone());
+        blocking(move || open::verify(&path, &faults)).await?
+    }
+
     async fn overview(&self) -> Result<Overview, StoreError> {
         let overview = self.readers.read(reads::overview).await?;
         Ok(Overview { recovered: self.recovered.clone(), ..overview })

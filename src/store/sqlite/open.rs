@@ -127,17 +127,11 @@ fn schema(connection: &Connection, faults: &Faults) -> Result<i64, StoreError> {
     Ok(found)
 }
 
-/// Looks through the whole file without writing to it. `quick_check` would take half the time, but passes over an index
-/// that lacks a row, and a delivery that no index shows is never sent.
+/// Looks at every page without writing to it. What it passes over, [`verify`] finds.
 fn check(path: &Path, lock: &Lock, faults: &Faults) -> Result<(), StoreError> {
     // A file that died while it was created has to be rolled back first, which only a writer can do.
     let connection = if beside(path, "-journal").exists() { write(path, faults)? } else { read(path, faults)? };
-    let said = connection
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0))
-        .map_err(|error| faults.of_opening(&error))?;
-    if said != "ok" {
-        return Err(faults.damaged(said));
-    }
+    look_through(&connection, "PRAGMA quick_check(1)", faults)?;
     if schema(&connection, faults)? == 0 {
         let tables: i64 = connection
             .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
@@ -155,6 +149,17 @@ fn check(path: &Path, lock: &Lock, faults: &Faults) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Holds every index against its table. Takes five times as long as the check at the start, which passes over an index
+/// that lacks a row, and a delivery that no index shows is never sent.
+pub fn verify(path: &Path, faults: &Faults) -> Result<(), StoreError> {
+    look_through(&read(path, faults)?, "PRAGMA integrity_check(1)", faults)
+}
+
+fn look_through(connection: &Connection, pragma: &str, faults: &Faults) -> Result<(), StoreError> {
+    let said: String = connection.query_row(pragma, [], |row| row.get(0)).map_err(|error| faults.of_opening(&error))?;
+    if said == "ok" { Ok(()) } else { Err(faults.damaged(said)) }
 }
 
 /// Brings an older file, or an empty one, to the present schema.

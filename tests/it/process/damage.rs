@@ -152,6 +152,7 @@ fn settings(path: &Path) -> Settings {
 
 async fn look(path: &Path) -> Result<Inventory, StoreError> {
     let store: Arc<dyn Store> = store::open(&settings(path), Role::Owner).await?;
+    store.verify().await?;
     Inventory::of(store.as_ref()).await
 }
 
@@ -221,6 +222,40 @@ async fn the_program_refuses_a_damaged_file_plainly_and_leaves_it_as_it_is() {
     // The backup goes on as if nothing had been.
     std::fs::write(&path, &grown.bytes).unwrap();
     assert_eq!(look(&path).await, Ok(grown.inventory));
+}
+
+/// The start would take too long if it held each index against its table: that happens beside the service, which ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_ends_when_an_index_lacks_a_row() {
+    let grown = grown().await;
+    let path = grown.place.home.join("callboard.db");
+    lose_index_row(&path);
+    assert!(store::open(&settings(&path), Role::Guest).await.is_ok(), "nothing is seen at the start");
+    let (status, said) = grown.place.refused().await;
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("is damaged") && !said.contains("panicked"), "{said}");
+}
+
+/// A row is written while the schema does not know of the index.
+fn lose_index_row(path: &Path) {
+    let open = || {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.pragma_update(None, "writable_schema", "on").unwrap();
+        connection
+    };
+    open()
+        .execute_batch(
+            "CREATE TABLE kept AS SELECT * FROM sqlite_schema WHERE name = 'deliveries_due';
+             DELETE FROM sqlite_schema WHERE name = 'deliveries_due';",
+        )
+        .unwrap();
+    open()
+        .execute_batch(
+            "UPDATE deliveries SET next_at = next_at + 1;
+             INSERT INTO sqlite_schema SELECT * FROM kept;
+             DROP TABLE kept;",
+        )
+        .unwrap();
 }
 
 /// Everything a new store holds is in its log until that is folded into the file. Without a sound log the file looks
