@@ -2,6 +2,7 @@
 //!
 //! Every verb is one transaction, durable when it returns.
 
+mod sql;
 pub mod sqlite;
 
 use std::path::Path;

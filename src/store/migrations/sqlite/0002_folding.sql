@@ -77,10 +77,19 @@ CREATE INDEX deliveries_due ON deliveries (destination, lane, next_at)
 CREATE INDEX deliveries_in_flight ON deliveries (destination) WHERE state = 'in_flight';
 
 -- what a digest may tell, runs with something urgent first
-CREATE INDEX deliveries_foldable ON deliveries (destination, head, ifnull(template, ''), lane, number)
+CREATE INDEX deliveries_foldable ON deliveries (destination, head, coalesce(template, ''), lane, number)
     WHERE state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> '';
 
 -- what a message is to tell beside its own, and what it has told
 CREATE INDEX deliveries_bound ON deliveries (carrier) WHERE carrier IS NOT NULL AND state = 'pending';
 
 CREATE INDEX deliveries_told ON deliveries (carrier) WHERE carrier IS NOT NULL AND state = 'superseded';
+
+-- in the words that PostgreSQL knows too
+DROP INDEX subscriptions_once;
+CREATE UNIQUE INDEX subscriptions_once
+    ON subscriptions (workspace, coalesce(run, ''), destination, coalesce(template, ''));
+
+DROP INDEX deliveries_once;
+CREATE UNIQUE INDEX deliveries_once
+    ON deliveries (run, workspace, sequence, destination, coalesce(template, ''));
