@@ -337,7 +337,7 @@ impl Claim<'_> {
         let renewed = (grown || folding != head.folding) && head.waiting.attempt > 0;
         let wire_id = self.wire_id(head, renewed);
         let name = rows::folding_name(folding);
-        self.session.execute(sql::CLAIM, values![head.number, name, wire_id])?;
+        self.session.execute(sql::CLAIM, values![head.number, name, wire_id, self.session.replica()])?;
         lead.attempt = lead.attempt.saturating_add(1);
         let now = self.now.as_millisecond();
         self.session.execute(sql::INSERT_ATTEMPT, values![head.number, lead.attempt, now])?;

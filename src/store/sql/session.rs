@@ -31,6 +31,9 @@ pub trait Session {
     fn execute(&self, statement: &str, values: &[Value]) -> Result<u64>;
 
     fn query(&self, statement: &str, values: &[Value]) -> Result<Vec<Row>>;
+
+    /// Who claims by it, where several processes do.
+    fn replica(&self) -> i64;
 }
 
 impl dyn Session + '_ {

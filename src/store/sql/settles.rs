@@ -32,21 +32,21 @@ pub fn settle(session: &dyn Session, settlement: &Settlement, policy: &Arc<dyn P
     Ok(())
 }
 
-/// What a dead process had under way may have arrived or not. Says how many of each destination.
-pub fn recover(session: &dyn Session) -> Result<Vec<(Destination, u64)>> {
-    let recovered = session.all(sql::IN_FLIGHT_BY_DESTINATION, &[], |row| {
+/// What a replica that is dead had under way may have arrived or not. Says how many of each destination.
+pub fn recover(session: &dyn Session, replica: i64) -> Result<Vec<(Destination, u64)>> {
+    let recovered = session.all(sql::IN_FLIGHT_BY_DESTINATION, values![replica], |row| {
         Ok((Destination::from(row.get::<String>(0)?), row.get::<i64>(1)?.unsigned_abs()))
     })?;
-    session.execute(sql::RECOVER_ATTEMPTS, values![CRASHED])?;
-    session.execute(sql::RECOVER_DELIVERIES, values![CRASHED])?;
+    session.execute(sql::RECOVER_ATTEMPTS, values![CRASHED, replica])?;
+    session.execute(sql::RECOVER_DELIVERIES, values![CRASHED, replica])?;
     Ok(recovered)
 }
 
 /// What was claimed, and its claimer never heard of it, is claimed again.
 pub fn release(session: &dyn Session, under_way: &[Uuid]) -> Result<()> {
     let under_way: BTreeSet<String> = under_way.iter().map(Uuid::to_string).collect();
-    let in_flight: Vec<(i64, u32, String)> =
-        session.all(sql::ALL_IN_FLIGHT, &[], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let in_flight: Vec<(i64, u32, String)> = session
+        .all(sql::ALL_IN_FLIGHT, values![session.replica()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     for (number, attempt, _) in in_flight.into_iter().filter(|(_, _, id)| !under_way.contains(id)) {
         session.execute(sql::RELEASE_ATTEMPT, values![number, attempt, UNHEARD])?;
         session.execute(sql::RELEASE_DELIVERY, values![number, UNHEARD])?;

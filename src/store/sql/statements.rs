@@ -177,7 +177,8 @@ pub const BOUND: &str = "
     SELECT number FROM deliveries INDEXED BY deliveries_bound WHERE carrier = ?1 AND state = 'pending' ORDER BY number";
 
 pub const CLAIM: &str = "
-    UPDATE deliveries SET state = 'in_flight', attempt = attempt + 1, folding = ?2, wire_id = ?3 WHERE number = ?1";
+    UPDATE deliveries SET state = 'in_flight', attempt = attempt + 1, folding = ?2, wire_id = ?3, owner = ?4
+    WHERE number = ?1";
 
 pub const INSERT_ATTEMPT: &str = "INSERT INTO attempts (delivery, attempt, started_at) VALUES (?1, ?2, ?3)";
 
@@ -283,10 +284,12 @@ pub const ATTEMPTS: &str = "
 // --------------------------------------------------------------------------------------------- recovery, retention
 
 pub const IN_FLIGHT_BY_DESTINATION: &str = "
-    SELECT destination, count(*) FROM deliveries WHERE state = 'in_flight' GROUP BY destination ORDER BY destination";
+    SELECT destination, count(*) FROM deliveries INDEXED BY deliveries_in_flight
+    WHERE state = 'in_flight' AND owner = ?1 GROUP BY destination ORDER BY destination";
 
 pub const ALL_IN_FLIGHT: &str = "
-    SELECT number, attempt, id FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight'";
+    SELECT number, attempt, id FROM deliveries INDEXED BY deliveries_in_flight
+    WHERE state = 'in_flight' AND owner = ?1";
 
 /// Nothing of it left.
 pub const RELEASE_ATTEMPT: &str = "
@@ -298,12 +301,14 @@ pub const RELEASE_DELIVERY: &str = "
 
 pub const RECOVER_ATTEMPTS: &str = "
     UPDATE attempts SET outcome = 'unknown', reason = ?1
-    WHERE outcome IS NULL AND (delivery, attempt) IN (SELECT number, attempt FROM deliveries WHERE state = 'in_flight')";
+    WHERE outcome IS NULL AND (delivery, attempt) IN (
+      SELECT number, attempt FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight' AND owner = ?2)";
 
 pub const RECOVER_DELIVERIES: &str = "
-    UPDATE deliveries SET state = 'unknown', reason = ?1, unknown_at = coalesce(unknown_at, (
+    UPDATE deliveries INDEXED BY deliveries_in_flight
+    SET state = 'unknown', reason = ?1, unknown_at = coalesce(unknown_at, (
       SELECT a.started_at FROM attempts AS a WHERE a.delivery = deliveries.number AND a.attempt = deliveries.attempt))
-    WHERE state = 'in_flight'";
+    WHERE state = 'in_flight' AND owner = ?2";
 
 /// The nearest to now that a store without a clock knows.
 pub const LAST_RECORDED: &str = "SELECT at FROM changes ORDER BY rowid DESC LIMIT 1";

@@ -43,6 +43,11 @@ impl Session for SqliteLink {
             statement.query_map(rusqlite::params_from_iter(values), read)?.collect()
         })
     }
+
+    /// The only one.
+    fn replica(&self) -> i64 {
+        0
+    }
 }
 
 impl ToSql for Value {

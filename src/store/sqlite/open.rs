@@ -52,7 +52,8 @@ pub fn open(path: &Path, role: Role, faults: &Faults) -> Result<Found, StoreErro
             lock.mark()?;
             let mut link = SqliteLink { connection, faults: faults.clone(), _lock: Some(lock.file) };
             link.begin_writing()?;
-            let recovered = recover(link.session()).map_err(|fault| fault.about(faults.path()))?;
+            let recovered =
+                recover(link.session(), link.session().replica()).map_err(|fault| fault.about(faults.path()))?;
             link.commit()?;
             fold_when_closed(&link.connection, true).map_err(|error| faults.of_opening(&error))?;
             Ok(Found { link, recovered })

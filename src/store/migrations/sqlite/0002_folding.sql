@@ -26,6 +26,9 @@ ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
 -- when the first attempt began that may have arrived
 ALTER TABLE deliveries ADD COLUMN unknown_at INTEGER;
 
+-- who claimed it last; here there is only one
+ALTER TABLE deliveries ADD COLUMN owner INTEGER NOT NULL DEFAULT 0;
+
 CREATE TABLE destinations (
     destination TEXT PRIMARY KEY,
     place       TEXT NOT NULL
