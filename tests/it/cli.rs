@@ -625,7 +625,8 @@ async fn a_dead_destination_is_brought_back_beside_the_running_service() {
     let second = stage.json(&list)[0]["id"].as_str().unwrap().to_owned();
     tell(&["deliveries", "list"], 0);
     tell(&["deliveries", "list", "--to", "audit", "--limit", "1"], 0);
-    tell(&["deliveries", "list", "--to", "nobody"], 0);
+    tell(&["deliveries", "list", "--to", "nobody"], 2);
+    tell(&["deliveries", "show", "0"], 1);
     tell(&["deliveries", "show", &first], 0);
     tell(&["deliveries", "show", &second], 0);
     tell(&["deliveries", "retry", "dead"], 0);
