@@ -277,6 +277,8 @@ async fn wrong_use_ends_with_2_and_says_what_would_be_right() {
         &["render", "stage-fial"],
         &["render", "nonsense"],
         &["render", "waiting", "--channel", "slack"],
+        &["render", "waiting", "--channel", "hook"],
+        &["render", "waiting", "--channel", "team"],
         &["render", "waiting", "--locale", "de"],
         &["render", "waiting", "--timezone", "Mars/Base"],
         &["render", "waiting", "--template", "relase"],
