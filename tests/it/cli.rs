@@ -467,7 +467,8 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
     stage.configure("[channels.audit]\nkind = \"webhook\"\nurl = \"https://example.org/hook\"\n");
     let settings = store::Settings { url: format!("sqlite:{}", stage.path().join("callboard.db").display()) };
     let store = store::open(&settings, store::Role::Owner).await.unwrap();
-    let at: Timestamp = "2026-11-24T08:00:00Z".parse().unwrap();
+    // Late, even for what somebody has to act on.
+    let at = Timestamp::now() - Duration::from_secs(7 * 3600);
     let place = model::Stage {
         code: HOSTILE.into(),
         name: HOSTILE.into(),
@@ -521,10 +522,18 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
         forgotten: vec![],
     };
     assert_eq!(store.record(&poll).await.unwrap(), store::Recorded::Done);
+    let (destination, reason) = (Destination::from("chat".to_owned()), HOSTILE.to_owned());
+    let notice = model::Notice { at, kind: model::NoticeKind::DestinationDead { destination, reason } };
+    let to = vec![(uuid::Uuid::now_v7(), Destination::from("audit".to_owned()))];
+    let told_of = to[0].0.to_string();
+    assert!(store.announce(&store::Announcement { notice, to }).await.unwrap());
     drop(store);
 
     let id = owed.id.to_string();
-    for (args, lines) in [(vec!["deliveries", "list"], 2), (vec!["deliveries", "show", &id], 7)] {
+    for (args, lines) in [
+        (vec!["deliveries", "list", "--run", "7b1e04c2-20ec-4a7c-a214-54020f910000"], 2),
+        (vec!["deliveries", "show", &id], 7),
+    ] {
         let ran = stage.callboard(&args);
         assert_eq!(ran.status, Some(0), "{ran:?}");
         assert!(ran.out.contains("orders v12 ID"), "{args:?} lost what was said: {ran:?}");
@@ -532,6 +541,13 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
         assert!(!ran.out.contains(acts), "{args:?} lets a description act on the terminal: {:?}", ran.out);
         assert_eq!(ran.out.lines().count(), lines, "{args:?} lets a description write lines: {}", ran.out);
     }
+    let listed = stage.callboard(&["deliveries", "list", "--limit", "1"]).out;
+    assert!(listed.contains("  chat   destination.dead  it is due"), "a notice says what it is about: {listed}");
+    // The end of an id is what a message that may be a repetition shows.
+    let shown = stage.callboard(&["deliveries", "show", &told_of[28..]]).out;
+    assert!(shown.contains("tells     the notice destination.dead about chat\n"), "{shown}");
+    let retried = stage.callboard(&["deliveries", "retry", "--to", "audit"]);
+    assert!(retried.out.contains("what is late by now comes in one message for each run"), "{retried:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

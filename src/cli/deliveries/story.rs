@@ -183,6 +183,7 @@ impl<'a> Known<'a> {
                     self.waits_for(row, runs.get(run).map(Vec::as_slice).unwrap_or_default())
                 }
                 (DeliveryState::Pending | DeliveryState::Unknown, None) => self.waits_for(row, &[]),
+                (DeliveryState::InFlight, _) => String::new(),
                 _ => match row.folded_into {
                     Some(by) if row.state == DeliveryState::Superseded => format!("told by the message of {by}"),
                     _ => row.reason.clone().unwrap_or_default(),
