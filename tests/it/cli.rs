@@ -460,29 +460,22 @@ fn who_follows_nothing_needs_no_workspace_and_only_its_own_secrets() {
 
 // -------------------------------------------------------------------------- subscriptions and deliveries, beside run
 
-#[tokio::test]
-async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
-    const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2Jorders\u{202e} v12\r\nID";
-    let stage = Stage::set().await;
-    stage.configure("[channels.audit]\nkind = \"webhook\"\nurl = \"https://example.org/hook\"\n");
-    let settings = store::Settings { url: format!("sqlite:{}", stage.path().join("callboard.db").display()) };
-    let store = store::open(&settings, store::Role::Owner).await.unwrap();
-    // Late, even for what somebody has to act on.
-    let at = Timestamp::now() - Duration::from_secs(7 * 3600);
+/// A finished run whose texts are all `text`, owed to the channel `audit` since `at`, and the id of that delivery.
+fn owed_since(at: Timestamp, text: &str) -> (store::Poll, String) {
     let place = model::Stage {
-        code: HOSTILE.into(),
-        name: HOSTILE.into(),
+        code: text.into(),
+        name: text.into(),
         step: 1,
         kind: "Check".into(),
         status: Status::Fail,
-        message: HOSTILE.into(),
+        message: text.into(),
     };
     let run = Snapshot {
         id: "7b1e04c2-20ec-4a7c-a214-54020f910000".parse().unwrap(),
-        description: HOSTILE.into(),
-        creator: HOSTILE.into(),
-        status: Status::Unknown(HOSTILE.into()),
-        message: HOSTILE.into(),
+        description: text.into(),
+        creator: text.into(),
+        status: Status::Unknown(text.into()),
+        message: text.into(),
         created_at: None,
         modified_at: None,
         stages: vec![place],
@@ -494,7 +487,7 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
         sequence: 1,
         at,
         unseen_since: None,
-        kind: ChangeKind::Finished { from: Status::Running, to: Status::Unknown(HOSTILE.into()), took_ms: None },
+        kind: ChangeKind::Finished { from: Status::Running, to: Status::Unknown(text.into()), took_ms: None },
     };
     let owed = store::NewDelivery {
         id: uuid::Uuid::now_v7(),
@@ -521,6 +514,19 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
         ended: vec![],
         forgotten: vec![],
     };
+    (poll, owed.id.to_string())
+}
+
+#[tokio::test]
+async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
+    const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2Jorders\u{202e} v12\r\nID";
+    let stage = Stage::set().await;
+    stage.configure("[channels.audit]\nkind = \"webhook\"\nurl = \"https://example.org/hook\"\n");
+    let settings = store::Settings { url: format!("sqlite:{}", stage.path().join("callboard.db").display()) };
+    let store = store::open(&settings, store::Role::Owner).await.unwrap();
+    // Late, even for what somebody has to act on.
+    let at = Timestamp::now() - Duration::from_secs(7 * 3600);
+    let (poll, id) = owed_since(at, HOSTILE);
     assert_eq!(store.record(&poll).await.unwrap(), store::Recorded::Done);
     let (destination, reason) = (Destination::from("chat".to_owned()), HOSTILE.to_owned());
     let notice = model::Notice { at, kind: model::NoticeKind::DestinationDead { destination, reason } };
@@ -529,7 +535,6 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
     assert!(store.announce(&store::Announcement { notice, to }).await.unwrap());
     drop(store);
 
-    let id = owed.id.to_string();
     for (args, lines) in [
         (vec!["deliveries", "list", "--run", "7b1e04c2-20ec-4a7c-a214-54020f910000"], 2),
         (vec!["deliveries", "show", &id], 7),
