@@ -114,7 +114,12 @@ pub fn delivery(connection: &Connection, id: &str) -> rusqlite::Result<Option<(D
         return Ok(None);
     }
     let statement = format!("{} {}", sql::DELIVERY_COLUMNS, sql::BY_ID);
-    let found = all(connection, &statement, [id], numbered)?;
+    let mut found = all(connection, &statement, [id], numbered)?;
+    if found.is_empty() {
+        // A person typed the end of an id: looking at each of them is soon enough.
+        let by_ending = format!("{} WHERE substr(d.id, -length(?1)) = ?1 LIMIT 2", sql::DELIVERY_COLUMNS);
+        found = all(connection, &by_ending, [id], numbered)?;
+    }
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some((row, number)), None) => Ok(Some((row, all(connection, sql::ATTEMPTS, [number], rows::attempt)?))),
