@@ -126,6 +126,15 @@ impl Condition {
     pub fn holds(&self) -> bool {
         !matches!(self, Condition::Well | Condition::Failing { .. })
     }
+
+    /// From when on something may leave, the present at the earliest; `None`: not before a person acts.
+    fn opens_at(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Condition::Well | Condition::Failing { .. } => Some(now),
+            Condition::Closed { until, .. } => Some(now.max(*until)),
+            Condition::Unconfigured | Condition::Dead { .. } => None,
+        }
+    }
 }
 
 /// On one line, and not too long.
@@ -172,17 +181,21 @@ pub enum Behind {
     Lead(Uuid),
     /// An older one of its run goes first.
     Older(Uuid),
-    /// Its schedule.
+    /// Its destination takes one message at a time, and is busy with that one.
+    Other(Uuid),
+    /// Its schedule, which lasts longer than its destination is closed.
     Until(Timestamp),
     /// Nothing: its turn comes.
     Nothing,
 }
 
-/// `older`: the open delivery of the same run and destination that goes before it.
+/// `older`: the open delivery of the same run and destination that goes before it. `other`: what is in flight to the
+/// same destination.
 pub fn fate(
     row: &DeliveryRow,
     attempts: &[Attempt],
     older: Option<Uuid>,
+    other: Option<Uuid>,
     condition: Condition,
     now: Timestamp,
 ) -> Fate {
@@ -199,11 +212,13 @@ pub fn fate(
         }
         (DeliveryState::InFlight, _) => Fate::UnderWay { since: attempted },
         (DeliveryState::Pending | DeliveryState::Unknown, lead) => {
-            let behind = match (lead, older, row.next_at) {
-                (Some(lead), _, _) => Behind::Lead(lead),
-                (None, Some(older), _) => Behind::Older(older),
-                (None, None, Some(next_at)) if next_at > now => Behind::Until(next_at),
-                _ => Behind::Nothing,
+            let later = row.next_at.filter(|next_at| condition.opens_at(now).is_some_and(|opens| *next_at > opens));
+            let behind = match (lead, older, later, other) {
+                (Some(lead), ..) => Behind::Lead(lead),
+                (None, Some(older), ..) => Behind::Older(older),
+                (None, None, Some(later), _) => Behind::Until(later),
+                (None, None, None, Some(other)) => Behind::Other(other),
+                (None, None, None, None) => Behind::Nothing,
             };
             Fate::Waits { behind, condition, unknown_since: row.delivery.unknown_since }
         }
@@ -364,8 +379,9 @@ mod tests {
 
     #[test]
     fn what_may_stand_there_twice_is_said_only_where_an_earlier_attempt_may_have_arrived() {
-        let told =
-            |attempts: &[Attempt]| fate(&row(1, DeliveryState::Delivered), attempts, None, Condition::Well, after(60));
+        let told = |attempts: &[Attempt]| {
+            fate(&row(1, DeliveryState::Delivered), attempts, None, None, Condition::Well, after(60))
+        };
         let (at, first) = (after(9), Some(after(1)));
         assert_eq!(told(&[attempt(1, "unknown"), attempt(2, "delivered")]), Fate::Delivered { at, before: first });
         assert_eq!(told(&[attempt(1, "retry"), attempt(2, "delivered")]), Fate::Delivered { at, before: None });
@@ -379,7 +395,7 @@ mod tests {
         let rows = [row(1, DeliveryState::Delivered), row(2, DeliveryState::Unknown), pending.clone()];
         let behind = |row: &DeliveryRow| {
             let before = older(row, rows.iter()).map(|older| older.delivery.id);
-            match fate(row, &[], before, Condition::Well, after(1)) {
+            match fate(row, &[], before, None, Condition::Well, after(1)) {
                 Fate::Waits { behind, .. } => behind,
                 other => panic!("{other:?}"),
             }
@@ -388,10 +404,19 @@ mod tests {
         assert_eq!(behind(&DeliveryRow { folded_into: Some(lead), ..pending.clone() }), Behind::Lead(lead));
         assert_eq!(behind(&DeliveryRow { next_at: Some(after(5)), ..rows[1].clone() }), Behind::Until(after(5)));
         assert_eq!(behind(&DeliveryRow { next_at: Some(after(1)), ..rows[1].clone() }), Behind::Nothing);
+        let waiting = DeliveryRow { next_at: Some(after(5)), ..row(2, DeliveryState::Pending) };
+        let closed = |until| Condition::Closed { until, since: None, reason: String::new() };
+        let kept = |condition: Condition, other| match fate(&waiting, &[], None, other, condition, after(1)) {
+            Fate::Waits { behind, .. } => behind,
+            ended => panic!("{ended:?}"),
+        };
+        assert_eq!(kept(closed(after(4)), None), Behind::Until(after(5)), "its own schedule lasts longer");
+        assert_eq!(kept(closed(after(6)), None), Behind::Nothing, "its destination stays closed longer");
+        assert_eq!(kept(closed(after(6)), Some(lead)), Behind::Other(lead));
         let told = DeliveryRow { folded_into: Some(lead), ..row(4, DeliveryState::Superseded) };
         let at = Some(after(9));
-        assert_eq!(fate(&told, &[], None, Condition::Well, now()), Fate::Told { by: lead, at });
+        assert_eq!(fate(&told, &[], None, None, Condition::Well, now()), Fate::Told { by: lead, at });
         let given_up = row(4, DeliveryState::Superseded);
-        assert_eq!(fate(&given_up, &[], None, Condition::Well, now()), Fate::Discarded { at });
+        assert_eq!(fate(&given_up, &[], None, None, Condition::Well, now()), Fate::Discarded { at });
     }
 }

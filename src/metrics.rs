@@ -139,11 +139,16 @@ impl Metrics {
         );
         r.register(
             "deliveries",
-            "What became of everything ever owed, by state; together they are callboard_deliveries_owed_total",
+            "What became of everything ever owed: delivered, dead, open (pending, in_flight or unknown), folded or \
+             suppressed (superseded, by a message or by a person); together they are callboard_deliveries_owed_total",
             self.deliveries.clone(),
         );
-        r.register("deliveries_open", "Deliveries not yet delivered, dead or superseded", self.open.clone());
-        r.register("oldest_open_delivery_seconds", "Age of the oldest open delivery", self.oldest_open.clone());
+        r.register("deliveries_open", "Deliveries that are pending, in_flight or unknown", self.open.clone());
+        r.register(
+            "oldest_open_delivery_seconds",
+            "Age of the oldest delivery that is pending, in_flight or unknown",
+            self.oldest_open.clone(),
+        );
         r.register("subscriptions", "Subscriptions in the store", self.subscriptions.clone());
         r.register(
             "dead_destinations",

@@ -97,6 +97,13 @@ pub fn is_hidden(c: char) -> bool {
         || matches!(c, '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// With a full stop at its end, unless it ends a sentence already, as what strangers say may.
+pub fn stopped(said: &str) -> String {
+    let closing = |c: char| matches!(c, '"' | '\'' | '”' | '’' | '»');
+    let ends = said.trim_end_matches(closing).ends_with(['.', '!', '?', '…', '。', '！', '？']);
+    if ends { said.to_owned() } else { format!("{said}.") }
+}
+
 // ------------------------------------------------------------------------------------------------------------ cut
 
 /// How long a character is in the unit a place counts in.
@@ -248,6 +255,19 @@ mod tests {
         assert_eq!(clean_line("\u{1B}[31mred\u{1B}[0m \u{9B}1mbold"), "red bold");
         assert_eq!(clean_line("\u{1B}[no end"), "o end", "n ends the sequence");
         assert_eq!(clean_line("\u{1B}]0;title\u{7}x"), "]0;titlex");
+    }
+
+    #[test]
+    fn a_sentence_ends_once() {
+        for (said, whole) in [
+            ("it no longer exists", "it no longer exists."),
+            ("is the key right?", "is the key right?"),
+            ("数据源不存在。", "数据源不存在。"),
+            ("it said “no.”", "it said “no.”"),
+            ("status 429 (limited)", "status 429 (limited)."),
+        ] {
+            assert_eq!(stopped(said), whole);
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@
 //! whole seconds. Texts of people and of DataWorks are data as they came, only cut where they are long. A body stays
 //! below 20,000 bytes: where that takes more, texts are cut shorter and the last of `stages` are left out.
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -46,7 +48,7 @@ use crate::text::{cut, json_bytes, length};
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub url: Secret,
-    /// The signing secret: `whsec_` and base64. Absent: requests are not signed.
+    /// The signing secret: base64 of 24 to 64 bytes, with or without `whsec_` before it. Absent: requests are not signed.
     pub secret: Option<Secret>,
     #[serde(flatten)]
     pub manner: Manner,
@@ -65,13 +67,21 @@ impl Settings {
 
 pub const DIALECT: Dialect = Dialect { kind: "webhook", ..PLAIN };
 
+/// How many bytes a key has
+/// (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
+const KEY: RangeInclusive<usize> = 24..=64;
+
 /// With or without the prefix, the secret is base64.
 fn signer(secret: &str) -> Result<Signer, Problem> {
+    const HOW: &str = "make one with: echo whsec_$(openssl rand -base64 32)";
     let secret = secret.trim();
     let encoded = secret.strip_prefix("whsec_").unwrap_or(secret);
+    let wrong = |what: String| Problem::new("secret", format!("{what}; {HOW}"));
     let key = STANDARD.decode(encoded).or_else(|_| STANDARD_NO_PAD.decode(encoded));
-    key.ok().and_then(|key| Signer::new(&key)).ok_or_else(|| {
-        Problem::new("secret", "is not whsec_ followed by base64; make one with: echo whsec_$(openssl rand -base64 32)")
+    let key = key.map_err(|_| wrong("is not base64, with or without whsec_ before it".to_owned()))?;
+    let (least, most) = (KEY.start(), KEY.end());
+    Signer::new(&key).filter(|_| KEY.contains(&key.len())).ok_or_else(|| {
+        wrong(format!("is a key of {} bytes where Standard Webhooks asks for {least} to {most}", key.len()))
     })
 }
 

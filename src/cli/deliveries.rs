@@ -11,7 +11,7 @@ use super::{Exit, Globals, counted, fail, print, print_json};
 use crate::config::{Config, nearest};
 use crate::fate::Condition;
 use crate::model::{DeliveryState, Destination, Timestamp};
-use crate::store::{self, DeliveryFilter, PlaceRow, Role, Store, StoreError};
+use crate::store::{self, DeliveryFilter, DeliveryRow, PlaceRow, Role, Store, StoreError};
 
 /// Look at what is owed, was delivered or given up, and act on it
 ///
@@ -44,24 +44,29 @@ enum Verb {
     },
     /// Show one delivery: who asked for it, each attempt, and what comes next
     Show {
-        /// The delivery's id or its beginning
+        /// The delivery's id, its beginning or its end, as a message marked as a possible repetition shows it
         id: String,
         /// Print as JSON
         #[arg(long)]
         json: bool,
     },
     /// Bring back what was given up, a delivery or a destination; a running service sends within a second
+    ///
+    /// Of a destination it forgets what was against it: that it is dead, that it failed and waits for its next try, and
+    /// the wait or the slower pace that the platform asked for.
     #[command(group = ArgGroup::new("what").required(true).args(["id", "to"]))]
     Retry {
-        /// The delivery's id or its beginning; or `dead` for every dead one. Their destinations are brought back too
+        /// The delivery's id, its beginning or its end; or `dead` for every dead one. Their destinations are brought
+        /// back too where they are dead
         id: Option<String>,
-        /// A destination to which nothing is sent any more: a channel's name, or surface:room
+        /// A destination to try again at once, whatever was against it: a channel's name, or surface:room; of a whole
+        /// bot, surface and a colon
         #[arg(long, value_name = "DESTINATION")]
         to: Option<String>,
     },
     /// Give up a delivery for good; a running service does not send it any more
     Discard {
-        /// The delivery's id or its beginning
+        /// The delivery's id, its beginning or its end
         id: String,
     },
 }
@@ -103,26 +108,34 @@ impl Verb {
                     Ok(run) => run,
                     Err(error) => return Ok(fail(Exit::Misused, &format!("--run: {error}"))),
                 };
-                let filter = DeliveryFilter { state, to: to.map(Into::into), run, limit };
+                let known = Known::read(config, store, now).await?;
+                let to = to.map(Destination::from);
+                if let Some(stranger) = to.as_ref().filter(|to| known.is_stranger(to)) {
+                    return Ok(fail(Exit::Misused, &unknown(&stranger.to_string(), &known.names())));
+                }
+                let filter = DeliveryFilter { state, to, run, limit };
                 let rows = store.deliveries(&filter).await?;
                 if json {
                     return Ok(print_json(&serde_json::json!(rows)));
                 }
-                Ok(print(&Known::read(config, store, now).await?.listed(&rows, limit).await?))
+                Ok(print(&known.listed(&rows, limit).await?))
             }
             Verb::Show { id, json } => {
-                let Some((row, attempts)) = store.delivery(&id).await? else { return Ok(none(&id)) };
-                let story = Known::read(config, store, now).await?.story(row, attempts).await?;
+                let known = Known::read(config, store, now).await?;
+                let Some((row, attempts)) = store.delivery(&id).await? else { return none(&id, &known).await };
+                let story = known.story(row, attempts).await?;
                 Ok(if json { print_json(&story.json()) } else { print(&story.text()) })
             }
             Verb::Retry { id: _, to: Some(to) } => retry_destination(&to, config, store, now).await,
             Verb::Retry { id: Some(id), .. } if id == "dead" => retry_dead(config, store, now).await,
             Verb::Retry { id, .. } => retry_one(&id.unwrap_or_default(), config, store, now).await,
             Verb::Discard { id } => {
-                let Some((row, _)) = store.delivery(&id).await? else { return Ok(none(&id)) };
+                let Some((row, _)) = store.delivery(&id).await? else {
+                    return none(&id, &Known::read(config, store, now).await?).await;
+                };
                 let id = row.delivery.id;
                 Ok(match store.discard(id, now).await? {
-                    true => print(&format!("{id} is given up for good\n")),
+                    true => print(&format!("{id} is superseded: given up for good\n")),
                     false => {
                         fail(Exit::Failed, &format!("{id} is {} already; nothing was changed", row.state.as_str()))
                     }
@@ -152,7 +165,7 @@ async fn retry_dead(config: &Config, store: &dyn Store, now: Timestamp) -> Resul
     };
     for row in known.dead() {
         if to.contains(&row.to) {
-            text.push_str(&revive(row, store, now).await?);
+            text.push_str(&revive(row, &known).await?);
         } else if row.open > 0 {
             let waiting = waiting(row.open);
             let to = &row.to;
@@ -165,9 +178,9 @@ async fn retry_dead(config: &Config, store: &dyn Store, now: Timestamp) -> Resul
 }
 
 async fn retry_one(id: &str, config: &Config, store: &dyn Store, now: Timestamp) -> Result<Exit, StoreError> {
-    let Some((row, _)) = store.delivery(id).await? else { return Ok(none(id)) };
-    let id = row.delivery.id;
     let known = Known::read(config, store, now).await?;
+    let Some((row, _)) = store.delivery(id).await? else { return none(id, &known).await };
+    let id = row.delivery.id;
     let dead = known.dead().find(|place| place.to == row.delivery.to);
     let is_open = matches!(row.state, DeliveryState::Pending | DeliveryState::Unknown);
     let mut text = match store.retry(id, now).await? {
@@ -181,7 +194,7 @@ async fn retry_one(id: &str, config: &Config, store: &dyn Store, now: Timestamp)
         }
     };
     if let Some(dead) = dead {
-        text.push_str(&revive(dead, store, now).await?);
+        text.push_str(&revive(dead, &known).await?);
     }
     if known.condition(&row.delivery.to) == Condition::Unconfigured {
         let to = &row.delivery.to;
@@ -213,25 +226,32 @@ async fn retry_destination(
         });
     }
     match remembered {
-        Some(row) => Ok(print(&revive(row, store, now).await?)),
+        Some(row) => Ok(print(&revive(row, &known).await?)),
         None => Ok(print(&format!("{to} is well: nothing waits for it and no failure is remembered\n"))),
     }
 }
 
-/// Forgets the destination's failures and says what follows.
-async fn revive(row: &PlaceRow, store: &dyn Store, now: Timestamp) -> Result<String, StoreError> {
+/// Forgets what is against the destination and says what that was and what follows.
+async fn revive(row: &PlaceRow, known: &Known<'_>) -> Result<String, StoreError> {
     let to = &row.to;
-    store.revive(to, now).await?;
+    let overridden = known.against(row);
+    // Counted before a running service takes them.
+    let late = known.late(to).await?;
+    known.store.revive(to, known.now).await?;
     let filter =
         DeliveryFilter { state: Some(DeliveryState::Dead), to: Some(to.clone()), limit: DEAD, ..Default::default() };
-    let dead = store.deliveries(&filter).await?.len();
-    let mut text = match row.open {
+    let dead = known.store.deliveries(&filter).await?.len();
+    let mut text = overridden.map(|said| format!("{said}; that is forgotten\n")).unwrap_or_default();
+    text.push_str(&match known.open(to) {
         0 => format!("{to} is tried again; nothing waits for it\n"),
-        open => format!(
-            "{to} is tried again: {}; {SENT_WHEN}. What is late by now comes in one message for each run\n",
-            waiting(open)
-        ),
-    };
+        open => format!("{to} is tried again: {}; {SENT_WHEN}\n", waiting(open)),
+    });
+    if late {
+        text.push_str("what is late by now comes in one message for each run\n");
+    }
+    if let Some(said) = known.of_bot(to) {
+        text.push_str(&format!("{said}\n"));
+    }
     if dead > 0 {
         let dead = counted(dead, "message");
         text.push_str(&format!(
@@ -259,9 +279,27 @@ fn unknown(given: &str, known: &BTreeSet<String>) -> String {
 
 const SENT_WHEN: &str = "a running service sends within a second, else the next start does";
 
-fn none(id: &str) -> Exit {
-    fail(
-        Exit::Failed,
-        &format!("no delivery, or more than one, begins with {id:?}; `callboard deliveries list` shows their ids"),
-    )
+/// Candidates shown of an id that could mean several.
+const CANDIDATES: usize = 5;
+
+/// Says that no delivery is called so, or which ones may be meant.
+async fn none(given: &str, known: &Known<'_>) -> Result<Exit, StoreError> {
+    let typed = given.trim().to_ascii_lowercase();
+    let all = known.store.deliveries(&DeliveryFilter { limit: DEAD, ..Default::default() }).await?;
+    let meant = |fits: &dyn Fn(&str) -> bool| -> Vec<DeliveryRow> {
+        all.iter().filter(|row| !typed.is_empty() && fits(&row.delivery.id.to_string())).cloned().collect()
+    };
+    let beginning = meant(&|id| id.starts_with(&typed));
+    let (how, mut meant) =
+        if beginning.is_empty() { ("end", meant(&|id| id.ends_with(&typed))) } else { ("begin", beginning) };
+    let count = meant.len();
+    if count < 2 {
+        let said = format!("no delivery's id begins or ends with {given:?}; `callboard deliveries list` shows them");
+        return Ok(fail(Exit::Failed, &said));
+    }
+    meant.truncate(CANDIDATES);
+    let shown = if count > CANDIDATES { format!("; the newest {CANDIDATES}") } else { String::new() };
+    let table = known.table(&meant).await?;
+    let said = format!("{count} ids {how} with {given:?}; type more of one, or its end{shown}:\n{}", table.trim_end());
+    Ok(fail(Exit::Failed, &said))
 }

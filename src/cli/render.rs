@@ -1,5 +1,6 @@
 //! `callboard render`
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use clap::Args;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Exit, Globals, fail, print, print_json};
 use crate::app;
-use crate::channels::{DIALECTS, console, dingtalk, discord, slack, webhook};
+use crate::channels::{self, DIALECTS, console, dingtalk, discord, slack, webhook};
 use crate::config::nearest;
 use crate::model::{Change, Content, Draft, Message, Selector};
 use crate::render::{Reader, Renderer, Sample, Settings};
@@ -25,7 +26,7 @@ pub struct Render {
     /// `callboard deliveries show --json` prints it; or - for standard input
     #[arg(value_name = "CHANGE")]
     message: String,
-    /// The channel kind: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord for a room of the bot
+    /// The kind of channel, not its name: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord for a room of the bot
     #[arg(long, value_name = "KIND", default_value = "console")]
     channel: String,
     /// The language: en, zh-CN
@@ -48,25 +49,30 @@ fn samples_help() -> String {
 
 impl Render {
     pub async fn run(self, globals: &Globals) -> Exit {
-        let settings = match globals.names_config() || globals.config_file().exists() {
+        let (settings, channels) = match globals.names_config() || globals.config_file().exists() {
             true => match globals.load_in_part() {
-                Ok(config) => config.templates,
+                Ok(config) => (config.templates, config.channels),
                 Err(exit) => return exit,
             },
-            false => Settings::default(),
+            false => (Settings::default(), BTreeMap::new()),
         };
         let renderer = app::renderer(&settings);
-        match self.misuse(&renderer).map_or_else(|| find(&self.message), Err) {
+        match self.misuse(&renderer, &channels).map_or_else(|| find(&self.message), Err) {
             Ok(sample) => self.show(&renderer, &sample),
             Err(said) => fail(Exit::Misused, &said),
         }
     }
 
-    fn misuse(&self, renderer: &Renderer) -> Option<String> {
+    fn misuse(&self, renderer: &Renderer, channels: &BTreeMap<String, channels::Settings>) -> Option<String> {
         let kinds = DIALECTS.map(|dialect| dialect.kind);
+        let named = channels.get(&self.channel).map(channels::Settings::kind);
+        let named = named.filter(|_| !kinds.contains(&self.channel.as_str())).map(|kind| {
+            format!("--channel takes a kind, and {:?} is a channel's name; write --channel {kind}", self.channel)
+        });
         let places = crate::settings::check_locale_and_timezone(&self.locale, &self.timezone);
         let set = self.template.as_deref().and_then(|set| app::unknown_set(renderer, set));
-        unknown("--channel", &self.channel, &kinds)
+        named
+            .or_else(|| unknown("--channel takes a kind", &self.channel, &kinds))
             .or_else(|| unknown("--locale", &self.locale, &LOCALES))
             .or_else(|| places.first().map(|problem| format!("--{}: {}", problem.key, problem.message)))
             .or_else(|| set.map(|said| format!("--template: {said}")))
@@ -103,7 +109,7 @@ fn unknown(option: &str, given: &str, known: &[&str]) -> Option<String> {
     match nearest(given, known.iter().copied()) {
         _ if known.contains(&given) => None,
         Some(close) => Some(format!("{option}: there is no {given:?}; did you mean {close:?}?")),
-        None => Some(format!("{option}: there is no {given:?}; there are {}", known.join(", "))),
+        None => Some(format!("{option}: there is no {given:?}; write one of {}", known.join(", "))),
     }
 }
 

@@ -12,8 +12,9 @@ use crate::demo::{self, Release, dataworks};
 
 /// Serve the simulated DataWorks alone, to try a configuration against
 ///
-/// It speaks the wire form of API version 2024-05-18 and verifies signatures. Three releases live in it, and a new one
-/// starts each minute. What it prints is a configuration that follows it: callboard simulate > simulated.toml
+/// It speaks the wire form of API version 2024-05-18 and verifies signatures. It has one workspace, project_id 10000 in
+/// cn-shanghai. Three releases live in it, and a new one starts each minute; each third waits for a person, who comes
+/// after 9 seconds. What it prints is a configuration that follows it: callboard simulate > simulated.toml
 #[derive(Debug, Args)]
 pub struct Simulate {
     /// Where it listens; port 0 takes a free one
@@ -79,6 +80,9 @@ fn configuration(address: SocketAddr, releases: &[Release]) -> String {
     let network = IpNet::from(address.ip());
     text.push_str(&format!(
         r#"#
+# Its one workspace is project_id {project_id} in {region}; it refuses every other. Each third run waits for a person, who
+# comes after 9 s: that is told after poll.waiting_after, here 3 s, where 20 s is usual.
+#
 # This is a configuration that follows it. Keep it in a file, and in another terminal: callboard run --config FILE
 
 [store]
@@ -87,6 +91,7 @@ url = "sqlite:callboard-simulated.db"
 [dataworks]
 endpoint = "http://{address}"
 credentials = {{ access_key_id = "{id}", access_key_secret = "{secret}" }}
+poll = {{ fastest = "1s", slowest = "5s", waiting_after = "3s" }}
 budget = {{ edition = "enterprise" }}
 
 [[workspaces]]

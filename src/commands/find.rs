@@ -10,6 +10,7 @@ use crate::meter::CallError;
 use crate::model::{RunId, Snapshot, Text, Timestamp, Workspace, elapsed};
 use crate::schedule::Purpose;
 use crate::sources::SourceErrorKind;
+use crate::text::stopped;
 use crate::tracker::Sight;
 
 /// The beginning of an id is enough from this length on.
@@ -169,7 +170,9 @@ fn not_found(id: &RunId, denied: &[Workspace], failed: &[(Workspace, CallError)]
     });
     let sentences: Vec<String> = match refused {
         // The same for every workspace, so it is said once.
-        Some(said) => vec![format!("DataWorks refuses my access for now: {said}. Watches stay.")],
+        Some(said) => {
+            vec![format!("DataWorks refuses my access for now: {} Watches stay.", stopped(&said))]
+        }
         None => failed
             .iter()
             .take(5)

@@ -41,12 +41,7 @@ async fn status(context: &Context, call: Call<'_>) -> Result<Reply, CommandError
     let watchers = context.tracker.watchers(&key, &id);
     let is_here = watchers.iter().any(|subscription| subscription.to == here);
     let elsewhere = watchers.len() - usize::from(is_here);
-    let url = context.meter.url(&workspace, &id);
-    let mut text = Text::default()
-        .link(words::title(&state.snapshot), url)
-        .plain(format!(" in {} (", workspace.name))
-        .code(id.short())
-        .plain(format!("): {}", words::standing(&state, now)));
+    let mut text = words::head(&workspace, &state, context.meter.url(&workspace, &id), now);
     text.0.extend(stages(&state, &call).0);
     text = text.line();
     text.0.extend(words::age(&freshness, now).0);

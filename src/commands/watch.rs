@@ -6,6 +6,7 @@ use super::find::{Found, find};
 use super::{Call, Command, CommandError, Context, words};
 use crate::model::{ArgInfo, CommandInfo, Reply, Scope, Selector, Subscription, Text};
 use crate::schedule::Purpose;
+use crate::text::stopped;
 use crate::tracker::{Sight, Watched};
 
 /// Watches a room may hold.
@@ -64,18 +65,18 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
     let watched = context.tracker.watch(subscription, snapshot.clone()).await?;
     (context.hurry)(&key, now);
     let state = context.tracker.state(&key, &id);
-    let standing = state.map_or_else(String::new, |state| words::standing(&state, now));
+    let standing = state.map_or_else(String::new, |state| stopped(&words::standing(&state, now)));
     let url = context.meter.url(&workspace, &id);
     let name = Text::default().link(words::title(&snapshot), url).plain(format!(" in {} (", workspace.name));
     let name = name.code(id.short()).plain(")");
     let stop = format!("/unwatch {}", id.short());
     let text = match watched {
-        Watched::New => said("Watching ", name, &format!(". Now: {standing}."))
+        Watched::New => said("Watching ", name, &format!(". Now: {standing}"))
             .line()
             .plain("I post each stage change here until it ends. Stop: ")
             .code(stop),
         Watched::Already => {
-            said("This room watches ", name, &format!(" already. Now: {standing}.")).line().plain("Stop: ").code(stop)
+            said("This room watches ", name, &format!(" already. Now: {standing}")).line().plain("Stop: ").code(stop)
         }
         Watched::Ended => {
             let status =

@@ -4,15 +4,16 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use uuid::Uuid;
 
 use super::find::{Found, find};
 use super::{Call, Command, CommandError, Context, words};
 use crate::fate::{self, Behind, Condition, Fate};
 use crate::model::{
-    ArgInfo, Change, ChangeKind, CommandInfo, Destination, Match, Reply, RunState, Scope, Selector, Status,
-    Subscription, Text, Timestamp, Workspace,
+    ArgInfo, Change, ChangeKind, CommandInfo, DeliveryState, Destination, Match, Reply, RunState, Scope, Selector,
+    Status, Subscription, Text, Timestamp, Workspace,
 };
-use crate::store::{Attempt, DeliveryRow, PlaceRow, Told};
+use crate::store::{Attempt, DeliveryFilter, DeliveryRow, PlaceRow, Told};
 use crate::{diff, text};
 
 /// Changes told of at most.
@@ -52,19 +53,22 @@ async fn why(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
     };
     let told = context.store.history(&key, &id, CHANGES).await?;
     let places = context.store.places().await?;
+    let filter = DeliveryFilter {
+        state: Some(DeliveryState::InFlight),
+        to: Some(call.destination()),
+        limit: 1,
+        ..DeliveryFilter::default()
+    };
+    let in_flight = context.store.deliveries(&filter).await?.first().map(|row| row.delivery.id);
     let (here, elsewhere): (Vec<_>, Vec<_>) = context
         .tracker
         .interested(&key, &id)
         .into_iter()
         .partition(|subscription| subscription.to == call.destination());
-    let room = Room { context, to: call.destination(), here, workspace: &workspace, told: &told, places: &places, now };
+    let (to, workspace, told, places) = (call.destination(), &workspace, told.as_slice(), places.as_slice());
+    let room = Room { context, to, here, workspace, told, places, in_flight, now };
 
-    let url = context.meter.url(&workspace, &id);
-    let head = Text::default()
-        .link(words::title(&state.snapshot), url)
-        .plain(format!(" in {} (", workspace.name))
-        .code(id.short())
-        .plain(format!("): {}", words::standing(&state, now)));
+    let head = words::head(workspace, &state, context.meter.url(workspace, &id), now);
     let foot = room.foot(&state, elsewhere.len());
     Ok(super::private(fitted(head, told.iter().map(|told| room.change(told)).collect(), foot)))
 }
@@ -98,6 +102,8 @@ struct Room<'a> {
     workspace: &'a Workspace,
     told: &'a [Told],
     places: &'a [PlaceRow],
+    /// What is in flight to this room.
+    in_flight: Option<Uuid>,
     now: Timestamp,
 }
 
@@ -145,25 +151,27 @@ impl Room<'_> {
             }
             Fate::Told { by, at } => {
                 let when = at.map(|at| format!(" {}", self.at(at))).unwrap_or_default();
-                Text::default().plain(format!("Told here{when} in the message of {}{asked}.", self.name(by)))
+                Text::default()
+                    .plain(format!("Superseded: told here{when} by the message of {}{asked}.", self.name(by)))
             }
-            Fate::Discarded { .. } => Text::default().plain(format!("Given up by whoever runs me{asked}.")),
+            Fate::Discarded { .. } => Text::default().plain(format!("Superseded: given up by whoever runs me{asked}.")),
             Fate::Dead { since, reason } => {
                 let since = since.map(|at| format!(" since {}", self.at(at))).unwrap_or_default();
-                let text = format!("Not delivered, and given up{since}: {}. Back with ", fate::short(&reason));
+                let text = format!("Dead{since}: {} Back with ", text::stopped(&fate::short(&reason)));
                 let id: String = row.delivery.id.to_string();
                 Text::default().plain(text).code(format!("callboard deliveries retry {id}")).plain(".")
             }
             Fate::UnderWay { since } => {
                 let since = since.map(|at| format!(" since {}", self.at(at))).unwrap_or_default();
-                Text::default().plain(format!("On its way here{since}{asked}."))
+                Text::default().plain(format!("In flight{since}{asked}."))
             }
             Fate::Waits { behind, condition, unknown_since } => {
-                let mut text = Text::default();
-                if let Some(at) = unknown_since {
-                    text = text.plain(format!("May have arrived {}; it is repeated. ", self.at(at)));
+                let state = if row.state == DeliveryState::Unknown { "Unknown" } else { "Pending" };
+                let text = Text::default().plain(format!("{state}{}", self.waits(behind, &condition)));
+                match unknown_since {
+                    Some(at) => text.plain(format!(" It may have arrived {}, and is repeated.", self.at(at))),
+                    None => text,
                 }
-                text.plain(self.waits(behind, &condition))
             }
         };
         text.plain(self.attempts(row, attempts))
@@ -172,17 +180,20 @@ impl Room<'_> {
     fn fate(&self, row: &DeliveryRow, attempts: &[Attempt]) -> Fate {
         let older = fate::older(row, self.told.iter().flat_map(|told| &told.deliveries).map(|(row, _)| row));
         let condition = fate::condition(&row.delivery.to, self.places, &self.context.configuration, self.now);
-        fate::fate(row, attempts, older.map(|row| row.delivery.id), condition, self.now)
+        let other = self.in_flight.filter(|_| row.delivery.to == self.to);
+        fate::fate(row, attempts, older.map(|row| row.delivery.id), other, condition, self.now)
     }
 
+    /// What follows `Pending` or `Unknown`.
     fn waits(&self, behind: Behind, condition: &Condition) -> String {
         match behind {
-            Behind::Lead(lead) => format!("Waits, to be told in the message of {}.", self.name(lead)),
-            Behind::Older(older) => format!("Waits for {}, which goes first.", self.name(older)),
+            Behind::Lead(lead) => format!(", to be told by the message of {}.", self.name(lead)),
+            Behind::Older(older) => format!(": {} goes first.", self.name(older)),
+            Behind::Until(until) => format!("; next try {}.", self.at(until)),
             // What holds this room is said once, in the foot.
-            Behind::Until(_) | Behind::Nothing if condition.holds() => "Waits; see below.".to_owned(),
-            Behind::Until(until) => format!("Waits; next try {}.", self.at(until)),
-            Behind::Nothing => "Its turn comes within moments.".to_owned(),
+            _ if condition.holds() => "; see below.".to_owned(),
+            Behind::Other(_) => "; another message to this room is in flight.".to_owned(),
+            Behind::Nothing => "; its turn comes within moments.".to_owned(),
         }
     }
 
@@ -196,7 +207,7 @@ impl Room<'_> {
         let left_out = attempts.len().saturating_sub(ATTEMPTS);
         for (index, attempt) in attempts.iter().skip(left_out).enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            let outcome = attempt.outcome.as_deref().map_or("under way", outcome);
+            let outcome = attempt.outcome.as_deref().unwrap_or("in flight");
             let reason = attempt.reason.as_deref().filter(|reason| !reason.is_empty());
             // A condition or a fate has just said this one.
             let reason = reason.filter(|reason| row.reason.as_deref() != Some(*reason) || attempts.len() > 1);
@@ -256,11 +267,8 @@ impl Room<'_> {
             };
             said.push(match self.fate(row, attempts) {
                 Fate::Delivered { at, .. } => format!("{name} delivered {}", self.at(at)),
-                Fate::Told { at: Some(at), .. } => format!("{name} told {} with others", self.at(at)),
-                Fate::Told { .. } => format!("{name} told with others"),
-                Fate::Discarded { .. } | Fate::Dead { .. } => format!("{name} given up"),
-                Fate::UnderWay { .. } => format!("{name} under way"),
-                Fate::Waits { .. } => format!("{name} waits"),
+                Fate::Told { at: Some(at), .. } => format!("{name} superseded {}", self.at(at)),
+                _ => format!("{name} {}", row.state.as_str().replace('_', " ")),
             });
         }
         let more = said.len().saturating_sub(NAMES);
@@ -315,7 +323,7 @@ impl Room<'_> {
         let mut letters = said.chars();
         let first = letters.next().map(|first| first.to_ascii_uppercase()).into_iter();
         let said: String = first.chain(letters).collect();
-        let text = Text::default().line().plain(format!("{said}."));
+        let text = Text::default().line().plain(text::stopped(&said));
         match condition.remedy(&self.to) {
             Some(command) => {
                 text.plain(" Once that is mended, whoever runs me sends what waits with ").code(command).plain(".")
@@ -361,7 +369,7 @@ impl Room<'_> {
     }
 
     /// What a delivery of this answer tells.
-    fn name(&self, delivery: uuid::Uuid) -> String {
+    fn name(&self, delivery: Uuid) -> String {
         let found = self.told.iter().find(|told| told.deliveries.iter().any(|(row, _)| row.delivery.id == delivery));
         found.map_or_else(|| "another change".to_owned(), |told| headline(&told.change))
     }
@@ -395,19 +403,6 @@ fn became(status: &Status, success: &str) -> String {
         Status::Termination => "terminated".to_owned(),
         Status::Cancel => "cancelled".to_owned(),
         Status::Unknown(raw) => words::cut(&words::one_line(raw), 40),
-    }
-}
-
-/// What the label of an outcome means to a reader.
-fn outcome(label: &str) -> &str {
-    match label {
-        "retry" => "failed",
-        "limited" => "too many messages",
-        "rejected" => "refused",
-        "dead" => "refused for good",
-        "denied" => "the bot was refused",
-        "unknown" => "nobody knows",
-        other => other,
     }
 }
 

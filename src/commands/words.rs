@@ -38,6 +38,15 @@ pub fn title(run: &Snapshot) -> String {
     }
 }
 
+/// The first line of an answer about one run: `orders_daily v12 in warehouse (7b1e04c2): stage 2 of 3, PROD running`
+pub fn head(workspace: &Workspace, run: &RunState, url: String, now: Timestamp) -> Text {
+    Text::default()
+        .link(title(&run.snapshot), url)
+        .plain(format!(" in {} (", workspace.name))
+        .code(run.snapshot.id.short())
+        .plain(format!("): {}", standing(run, now)))
+}
+
 /// One line of a list of runs: `orders_daily v12 · Running · warehouse · 7b1e04c2`
 pub fn label(workspace: &Workspace, run: &Snapshot) -> String {
     let name = cut(&title(run), 48);
@@ -106,11 +115,11 @@ pub fn age(freshness: &Freshness, now: Timestamp) -> Text {
         None => text,
     };
     let Some(failure) = &freshness.failure else { return text };
-    let (since, said) = (ago(failure.since), cut(&failure.said, 300));
+    let (since, said) = (ago(failure.since), text::stopped(&cut(&failure.said, 300)));
     text.plain(match failure.denied {
         true => {
-            format!(" DataWorks has refused access for {since}: {said}. Watches stay, what is missed is told later.")
+            format!(" DataWorks has refused access for {since}: {said} Watches stay, what is missed is told later.")
         }
-        false => format!(" Polling has failed for {since}: {said}."),
+        false => format!(" Polling has failed for {since}: {said}"),
     })
 }

@@ -7,7 +7,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::document::{Places, parent, within};
+use super::document::{Places, item_of, parent, within};
 use super::kind;
 use crate::settings::looks_secret;
 
@@ -186,16 +186,24 @@ impl Origin<'_> {
         }
     }
 
-    /// The variable that set the key or something around it; for a key that nothing set, one that set a neighbour.
+    /// The variable that set the key or something around it; for a table that is not in the file, or that took the
+    /// place of an array, one that set something in it; for a key that nothing set, one that set a neighbour.
     fn variable(&self, finding: &Finding) -> Option<String> {
         let around =
             self.variables.iter().filter(|(key, _)| within(&finding.key, key)).max_by_key(|(key, _)| key.len());
+        let inside = || {
+            let (key, first) = (&finding.key, item_of(&finding.key, 0));
+            let is_of_file = self.places.contains_key(key) && !self.places.contains_key(&first);
+            (!key.is_empty() && !is_of_file)
+                .then(|| self.variables.iter().find(|(key, _)| within(key, &finding.key)))
+                .flatten()
+        };
         let beside = || {
             let table = parent(&finding.key);
             let lonely = finding.at == At::Parent && !table.is_empty() && !self.places.contains_key(table);
             lonely.then(|| self.variables.iter().find(|(key, _)| within(key, table))).flatten()
         };
-        around.or_else(beside).map(|(_, variable)| variable.clone())
+        around.or_else(inside).or_else(beside).map(|(_, variable)| variable.clone())
     }
 
     fn span(&self, finding: &Finding) -> Option<Range<usize>> {

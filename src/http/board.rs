@@ -10,7 +10,7 @@ use axum::response::{Html, IntoResponse};
 use super::Pages;
 use crate::fate;
 use crate::model::{RunState, Status, Timestamp, Tone, Workspace};
-use crate::text::clean_line;
+use crate::text::{clean_line, stopped};
 
 /// Runs shown of each workspace.
 const RUNS: usize = 12;
@@ -48,7 +48,7 @@ pub async fn page(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
         Ok(overview) => {
             let counts = overview.deliveries.iter().map(|(state, count)| format!("{count} {}", state.as_str()));
             let counts = counts.collect::<Vec<_>>().join(", ");
-            let counts = if counts.is_empty() { "none yet".to_owned() } else { counts.replace('_', " ") };
+            let counts = if counts.is_empty() { "none yet".to_owned() } else { counts };
             let subscriptions = pages.tracker.count();
             let plural = if subscriptions == 1 { "" } else { "s" };
             format!("{subscriptions} subscription{plural}. Deliveries: {counts}.")
@@ -107,12 +107,16 @@ fn section(html: &mut String, pages: &Pages, workspace: &Workspace, now: Timesta
     }
     if let Some(failure) = freshness.failure {
         let (what, watches) = match failure.denied {
-            true => ("DataWorks refuses access", ". Watches stay, what is missed is told later."),
+            true => ("DataWorks refuses access", " Watches stay, what is missed is told later."),
             false => ("Polling fails", ""),
         };
         push(
             html,
-            format_args!("<p class=failing>{what} since {}: {}{watches}", moment(failure.since), escape(&failure.said)),
+            format_args!(
+                "<p class=failing>{what} since {}: {}{watches}",
+                moment(failure.since),
+                escape(&stopped(&failure.said))
+            ),
         );
     }
     html.push_str("<table>");

@@ -49,11 +49,24 @@ impl NoticeKind {
     /// What is in trouble: notices of one subject keep their order, and its trouble is told once.
     pub fn subject(&self) -> String {
         match self {
-            NoticeKind::DestinationDead { destination, .. } | NoticeKind::DestinationBack { destination, .. } => {
-                format!("destination {destination}")
+            NoticeKind::DestinationDead { .. } | NoticeKind::DestinationBack { .. } => {
+                format!("destination {}", self.about())
             }
-            NoticeKind::BotDenied { surface, .. } | NoticeKind::BotBack { surface, .. } => format!("bot {surface}"),
+            NoticeKind::BotDenied { .. } | NoticeKind::BotBack { .. } => format!("bot {}", self.about()),
             NoticeKind::SourceDenied { .. } | NoticeKind::SourceBack { .. } => "source".to_owned(),
+        }
+    }
+
+    /// The name of what is in trouble, for people: of the destination, of the bot, or of the workspaces.
+    pub fn about(&self) -> String {
+        match self {
+            NoticeKind::DestinationDead { destination, .. } | NoticeKind::DestinationBack { destination, .. } => {
+                destination.to_string()
+            }
+            NoticeKind::BotDenied { surface, .. } | NoticeKind::BotBack { surface, .. } => surface.clone(),
+            NoticeKind::SourceDenied { workspaces, .. } | NoticeKind::SourceBack { workspaces, .. } => {
+                workspaces.join(", ")
+            }
         }
     }
 

@@ -156,9 +156,11 @@ impl Words {
         }
     }
 
-    /// The last line of a message that may have come before.
+    /// The last line of a message that may have come before. An id begins with the time, so that only its end tells two
+    /// messages of one minute apart.
     pub(super) fn repetition(&self, id: &Uuid) -> String {
-        let id: String = id.to_string().chars().take(8).collect();
+        let id = id.simple().to_string();
+        let id = id.get(id.len() - 8..).unwrap_or(&id);
         format!("↻ {} · #{id}", self.repeated)
     }
 

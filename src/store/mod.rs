@@ -153,7 +153,8 @@ pub trait Store: Send + Sync {
     /// Deliveries, newest first.
     async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError>;
 
-    /// One delivery with its attempts. `id` may be an unambiguous beginning; an ambiguous one finds none.
+    /// One delivery with its attempts. `id` may be an unambiguous beginning, or, where none begins like that, an
+    /// unambiguous ending; an ambiguous one finds none.
     async fn delivery(&self, id: &str) -> Result<Option<(DeliveryRow, Vec<Attempt>)>, StoreError>;
 
     /// Brings a dead delivery back, due at `now`, and nothing else that was folded with it. False when it was not dead.

@@ -46,8 +46,8 @@ async fn a_room_that_is_gone_says_since_when_why_and_what_brings_it_back() {
     let said = |why: &crate::bot::Answer, line: &str| assert!(has(why, line), "{line:?} is not said: {}", why.text);
     assert!(why.private);
     said(&why, "▶️ BUILD_PACKAGE running · 08:00:15 UTC");
-    said(&why, "Waits; see below. Tried 08:00:15 refused for good.");
-    said(&why, "Waits for BUILD_PACKAGE running, which goes first.");
+    said(&why, "Pending; see below. Tried 08:00:15 dead.");
+    said(&why, "Pending: BUILD_PACKAGE running goes first.");
     said(
         &why,
         "Nothing is sent to this room since 08:00:15: the Discord channel no longer exists (Discord's code 10003). Once \
@@ -79,7 +79,7 @@ async fn a_room_that_is_gone_says_since_when_why_and_what_brings_it_back() {
     }
     let why = bot.say("discord:1", &format!("/why {run}")).await;
     let gone = "the Discord channel no longer exists (Discord's code 10003)";
-    said(&why, &format!("Given up by whoever runs me. Tried 08:00:15 refused for good ({gone})."));
+    said(&why, &format!("Superseded: given up by whoever runs me. Tried 08:00:15 dead ({gone})."));
     assert!(bot.store().revive(&room, bot.now()).await.unwrap());
     assert!(!page(&bot, "/").await.contains("Destinations in trouble"), "what was brought back is no trouble");
     let metrics = page(&bot, "/metrics").await;
@@ -103,12 +103,12 @@ async fn what_waits_for_a_room_that_asked_for_a_pause_says_until_when() {
     bot.poll().await;
     bot.deliver().await;
     let why = bot.say("discord:1", &format!("/why {run}")).await;
-    let waits = "Waits; see below. Tried 08:00:15 too many messages.";
+    let waits = "Pending; see below. Tried 08:00:15 limited.";
     let closed = "This room takes nothing before 08:00:55 (Discord asks the bot for fewer messages (status 429)).";
     assert!(has(&why, waits) && has(&why, closed), "{}", why.text);
     bot.pass(Duration::from_secs(60)).await;
     let why = bot.say("discord:1", &format!("/why {run}")).await;
-    let said = "Delivered here 08:00:55. Tried 08:00:15 too many messages (Discord asks the bot for fewer messages \
+    let said = "Delivered here 08:00:55. Tried 08:00:15 limited (Discord asks the bot for fewer messages \
                 (status 429)), 08:00:55 delivered.";
     assert!(has(&why, said), "{}", why.text);
     assert_eq!(bot.heard("discord:1").len(), 1);

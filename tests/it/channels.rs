@@ -4,6 +4,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use callboard::channels::http::{self, Platform};
 use callboard::channels::{self, Channel, DIALECTS, Settings, console, dingtalk, discord, slack, webhook};
 use callboard::model::{
@@ -951,6 +953,7 @@ fn wrong_settings_are_told_with_their_key() {
         (json!({ "kind": "webhook", "url": "canary" }), "url"),
         (json!({ "kind": "webhook", "url": "ftp://canary.example/" }), "url"),
         (json!({ "kind": "webhook", "url": "https://x.example/", "secret": "whsec_canary!" }), "secret"),
+        (json!({ "kind": "webhook", "url": "https://x.example/", "secret": "canarycanary" }), "secret"),
         (
             json!({ "kind": "dingtalk", "url": "https://oapi.dingtalk.com/robot/send?access_token=1", "keyword": " " }),
             "keyword",
@@ -960,6 +963,17 @@ fn wrong_settings_are_told_with_their_key() {
         assert_eq!(problems.len(), 1, "{settings}: {problems:?}");
         assert_eq!(problems[0].0, key, "{settings}");
         assert!(!problems[0].1.contains("canary"), "a secret is told: {problems:?}");
+    }
+    let signed = |bytes: usize, prefix: &str| {
+        let secret = format!("{prefix}{}", STANDARD.encode(vec![7; bytes]));
+        told(json!({ "kind": "webhook", "url": "https://x.example/", "secret": secret }))
+    };
+    for (bytes, prefix) in [(24, ""), (24, "whsec_"), (32, ""), (64, "whsec_")] {
+        assert_eq!(signed(bytes, prefix), [], "{bytes} bytes after {prefix:?}");
+    }
+    for bytes in [2, 23, 65] {
+        let said = signed(bytes, "").remove(0).1;
+        assert!(said.contains(&format!("of {bytes} bytes")) && said.contains("openssl rand -base64 32"), "{said}");
     }
     let unset = json!({ "kind": "webhook", "url": { "env": "CALLBOARD_TEST_NOT_SET" } });
     assert_eq!(told(unset), [], "what can't be read is reported elsewhere");

@@ -277,6 +277,8 @@ async fn wrong_use_ends_with_2_and_says_what_would_be_right() {
         &["render", "stage-fial"],
         &["render", "nonsense"],
         &["render", "waiting", "--channel", "slack"],
+        &["render", "waiting", "--channel", "hook"],
+        &["render", "waiting", "--channel", "team"],
         &["render", "waiting", "--locale", "de"],
         &["render", "waiting", "--timezone", "Mars/Base"],
         &["render", "waiting", "--template", "relase"],
@@ -458,28 +460,22 @@ fn who_follows_nothing_needs_no_workspace_and_only_its_own_secrets() {
 
 // -------------------------------------------------------------------------- subscriptions and deliveries, beside run
 
-#[tokio::test]
-async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
-    const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2Jorders\u{202e} v12\r\nID";
-    let stage = Stage::set().await;
-    stage.configure("[channels.audit]\nkind = \"webhook\"\nurl = \"https://example.org/hook\"\n");
-    let settings = store::Settings::of(format!("sqlite:{}", stage.path().join("callboard.db").display()));
-    let store = store::open(&settings, store::Role::Owner).await.unwrap();
-    let at: Timestamp = "2026-11-24T08:00:00Z".parse().unwrap();
+/// A finished run whose texts are all `text`, owed to the channel `audit` since `at`, and the id of that delivery.
+fn owed_since(at: Timestamp, text: &str) -> (store::Poll, String) {
     let place = model::Stage {
-        code: HOSTILE.into(),
-        name: HOSTILE.into(),
+        code: text.into(),
+        name: text.into(),
         step: 1,
         kind: "Check".into(),
         status: Status::Fail,
-        message: HOSTILE.into(),
+        message: text.into(),
     };
     let run = Snapshot {
         id: "7b1e04c2-20ec-4a7c-a214-54020f910000".parse().unwrap(),
-        description: HOSTILE.into(),
-        creator: HOSTILE.into(),
-        status: Status::Unknown(HOSTILE.into()),
-        message: HOSTILE.into(),
+        description: text.into(),
+        creator: text.into(),
+        status: Status::Unknown(text.into()),
+        message: text.into(),
         created_at: None,
         modified_at: None,
         stages: vec![place],
@@ -491,7 +487,7 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
         sequence: 1,
         at,
         unseen_since: None,
-        kind: ChangeKind::Finished { from: Status::Running, to: Status::Unknown(HOSTILE.into()), took_ms: None },
+        kind: ChangeKind::Finished { from: Status::Running, to: Status::Unknown(text.into()), took_ms: None },
     };
     let owed = store::NewDelivery {
         id: uuid::Uuid::now_v7(),
@@ -518,11 +514,31 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
         ended: vec![],
         forgotten: vec![],
     };
+    (poll, owed.id.to_string())
+}
+
+#[tokio::test]
+async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
+    const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2Jorders\u{202e} v12\r\nID";
+    let stage = Stage::set().await;
+    stage.configure("[channels.audit]\nkind = \"webhook\"\nurl = \"https://example.org/hook\"\n");
+    let settings = store::Settings::of(format!("sqlite:{}", stage.path().join("callboard.db").display()));
+    let store = store::open(&settings, store::Role::Owner).await.unwrap();
+    // Late, even for what somebody has to act on.
+    let at = Timestamp::now() - Duration::from_secs(7 * 3600);
+    let (poll, id) = owed_since(at, HOSTILE);
     assert_eq!(store.record(&poll).await.unwrap(), store::Recorded::Done);
+    let (destination, reason) = (Destination::from("chat".to_owned()), HOSTILE.to_owned());
+    let notice = model::Notice { at, kind: model::NoticeKind::DestinationDead { destination, reason } };
+    let to = vec![(uuid::Uuid::now_v7(), Destination::from("audit".to_owned()))];
+    let told_of = to[0].0.to_string();
+    assert!(store.announce(&store::Announcement { notice, to }).await.unwrap());
     drop(store);
 
-    let id = owed.id.to_string();
-    for (args, lines) in [(vec!["deliveries", "list"], 2), (vec!["deliveries", "show", &id], 7)] {
+    for (args, lines) in [
+        (vec!["deliveries", "list", "--run", "7b1e04c2-20ec-4a7c-a214-54020f910000"], 2),
+        (vec!["deliveries", "show", &id], 7),
+    ] {
         let ran = stage.callboard(&args);
         assert_eq!(ran.status, Some(0), "{ran:?}");
         assert!(ran.out.contains("orders v12 ID"), "{args:?} lost what was said: {ran:?}");
@@ -530,6 +546,13 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
         assert!(!ran.out.contains(acts), "{args:?} lets a description act on the terminal: {:?}", ran.out);
         assert_eq!(ran.out.lines().count(), lines, "{args:?} lets a description write lines: {}", ran.out);
     }
+    let listed = stage.callboard(&["deliveries", "list", "--limit", "1"]).out;
+    assert!(listed.contains("  chat   destination.dead  it is due"), "a notice says what it is about: {listed}");
+    // The end of an id is what a message that may be a repetition shows.
+    let shown = stage.callboard(&["deliveries", "show", &told_of[28..]]).out;
+    assert!(shown.contains("tells     the notice destination.dead about chat\n"), "{shown}");
+    let retried = stage.callboard(&["deliveries", "retry", "--to", "audit"]);
+    assert!(retried.out.contains("what is late by now comes in one message for each run"), "{retried:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -625,7 +648,8 @@ async fn a_dead_destination_is_brought_back_beside_the_running_service() {
     let second = stage.json(&list)[0]["id"].as_str().unwrap().to_owned();
     tell(&["deliveries", "list"], 0);
     tell(&["deliveries", "list", "--to", "audit", "--limit", "1"], 0);
-    tell(&["deliveries", "list", "--to", "nobody"], 0);
+    tell(&["deliveries", "list", "--to", "nobody"], 2);
+    tell(&["deliveries", "show", "0"], 1);
     tell(&["deliveries", "show", &first], 0);
     tell(&["deliveries", "show", &second], 0);
     tell(&["deliveries", "retry", "dead"], 0);

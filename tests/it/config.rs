@@ -547,6 +547,10 @@ fn a_mistake_in_the_environment_names_its_variable() {
     assert!(wrong.contains("calls_per_day: expected a whole number, found a string"), "{wrong}");
     let format = said("CALLBOARD__SERVER__LISTEN", "nowhere");
     assert!(format.starts_with("CALLBOARD__SERVER__LISTEN: server.listen: \"nowhere\" is not"), "{format}");
+    let section = said("CALLBOARD__UNKNOWN__X", "1");
+    assert!(section.starts_with("CALLBOARD__UNKNOWN__X: unknown: unknown key; known here"), "{section}");
+    let array = said("CALLBOARD__WORKSPACES__0__NAME", "x");
+    assert!(array.starts_with("CALLBOARD__WORKSPACES__0__NAME: workspaces: expected an array"), "{array}");
     let lonely = said("CALLBOARD__DISCORD__LOCALE", "en");
     assert!(lonely.starts_with("CALLBOARD__DISCORD__LOCALE: discord.token: missing"), "{lonely}");
 }

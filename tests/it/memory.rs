@@ -1051,7 +1051,12 @@ impl Truth {
 
     fn delivery(&self, id: &str) -> Option<(DeliveryRow, Vec<Attempt>)> {
         let id = id.trim().to_ascii_lowercase();
-        let mut found = self.rows.values().filter(|row| !id.is_empty() && row.id.to_string().starts_with(&id));
+        let rows = |fits: &dyn Fn(&str) -> bool| -> Vec<_> {
+            self.rows.values().filter(|row| !id.is_empty() && fits(&row.id.to_string())).collect()
+        };
+        let beginning = rows(&|all| all.starts_with(&id));
+        let found = if beginning.is_empty() { rows(&|all| all.ends_with(&id)) } else { beginning };
+        let mut found = found.into_iter();
         match (found.next(), found.next()) {
             (Some(row), None) => Some((self.row(row), row.attempts.clone())),
             _ => None,

@@ -29,14 +29,9 @@ fn server() -> String {
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres");
     let log = File::create(folder.join("postgres.log")).unwrap();
-    Command::new("setsid")
-        .arg(script)
-        .arg(&ready)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
+    let mut starting = Command::new("setsid");
+    starting.arg("--fork").arg(script).arg(&ready).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    assert!(starting.status().unwrap().success(), "{starting:?}");
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(socket) = answering() {

@@ -291,6 +291,8 @@ async fn a_delivery_tells_its_whole_story(scene: Scene) {
     }
     let id = scene.rows(DeliveryFilter::default()).await[0].delivery.id.to_string();
     let (row, attempts) = store.delivery(&id[..20].to_uppercase()).await.unwrap().expect("found by its beginning");
+    let (by_ending, _) = store.delivery(&id[28..]).await.unwrap().expect("found by its ending");
+    assert_eq!(by_ending.delivery.id, row.delivery.id);
     assert_eq!(row.delivery.unknown_since, Some(at(100)), "when it may first have arrived");
     assert_eq!(
         (row.state, row.next_at, row.settled_at, row.reason),

@@ -410,7 +410,7 @@ fn what_may_be_a_repetition_says_so_at_its_end_whoever_wrote_the_template() {
     let folder = folder(&[("stage.hbs", "mine\n\nmy words"), ("digest.hbs", "mine\n\n{{len runs}}")]);
     let (renderer, problems) = load(folder.path());
     assert_eq!(problems, []);
-    for (locale, said) in [("en", "↻ may be a repetition · #01935d2c"), ("zh-CN", "↻ 可能重复 · #01935d2c")] {
+    for (locale, said) in [("en", "↻ may be a repetition · #00000001"), ("zh-CN", "↻ 可能重复 · #00000001")] {
         for Sample { name, draft, now } in Renderer::named_samples() {
             let draft = Draft { repeated: true, ..draft };
             for renderer in [built_in(), &renderer] {

@@ -9,28 +9,34 @@ use uuid::Uuid;
 use super::super::table;
 use crate::channels;
 use crate::config::Config;
+use crate::delivery;
 use crate::fate::{self, Behind, Condition, Configuration, Configured, Fate};
 use crate::model::{
-    Change, ChangeKind, Dead, DeliveryState, Destination, Folding, News, RunId, Scope, Subscription, Timestamp,
+    Change, ChangeKind, Dead, Delivery, DeliveryState, Destination, Folding, News, Place, Plan, Prefer, Queue,
+    Repetitions, RunId, Scope, Subscription, Terms, Timestamp, Waiting,
 };
 use crate::store::{Attempt, DeliveryFilter, DeliveryRow, PlaceRow, Store, StoreError};
 use crate::surfaces::discord;
-use crate::text::clean_line;
+use crate::text::{clean_line, clean_line_cut, stopped};
 
 /// Destinations in trouble named under a list.
 const TROUBLED: usize = 20;
 /// Deliveries looked through for those of one run or one message.
 const LOOKED_THROUGH: usize = 1_000;
+/// What a notice is about is shown in a list up to here, in characters.
+const ABOUT: usize = 40;
 /// Ids in one line.
 const NAMED: usize = 5;
 
 /// What the store and the configuration know of destinations.
 pub struct Known<'a> {
-    store: &'a dyn Store,
+    pub store: &'a dyn Store,
     config: &'a Config,
     places: Vec<PlaceRow>,
+    /// What is in flight, by its destination.
+    in_flight: BTreeMap<Destination, Uuid>,
     configuration: Configuration,
-    now: Timestamp,
+    pub now: Timestamp,
 }
 
 /// A delivery and everything around it.
@@ -50,7 +56,11 @@ pub struct Story {
 impl<'a> Known<'a> {
     pub async fn read(config: &'a Config, store: &'a dyn Store, now: Timestamp) -> Result<Known<'a>, StoreError> {
         let places = store.places().await?;
-        Ok(Known { store, config, places, configuration: configuration(config), now })
+        let state = Some(DeliveryState::InFlight);
+        let filter = DeliveryFilter { state, limit: LOOKED_THROUGH, ..DeliveryFilter::default() };
+        let in_flight = store.deliveries(&filter).await?.into_iter();
+        let in_flight = in_flight.map(|row| (row.delivery.to, row.delivery.id)).collect();
+        Ok(Known { store, config, places, in_flight, configuration: configuration(config), now })
     }
 
     pub fn place(&self, to: &Destination) -> Option<&PlaceRow> {
@@ -59,6 +69,66 @@ impl<'a> Known<'a> {
 
     pub fn condition(&self, to: &Destination) -> Condition {
         fate::condition(to, &self.places, &self.configuration, self.now)
+    }
+
+    /// Neither the configuration nor the store knows it.
+    pub fn is_stranger(&self, to: &Destination) -> bool {
+        self.place(to).is_none() && self.condition(to) == Condition::Unconfigured
+    }
+
+    /// How much is owed to a destination, or to all rooms of a bot.
+    pub fn open(&self, to: &Destination) -> u64 {
+        let is_meant = |row: &&PlaceRow| row.to == *to || row.to.account().as_ref() == Some(to);
+        self.places.iter().filter(is_meant).map(|row| row.open).sum()
+    }
+
+    /// What keeps a destination from taking messages and is of its own, not of its bot.
+    pub fn against(&self, row: &PlaceRow) -> Option<String> {
+        let to = &row.to;
+        let alone = fate::condition(to, std::slice::from_ref(row), &self.configuration, self.now);
+        let because =
+            |reason: &str| if reason.is_empty() { String::new() } else { format!(" ({})", fate::short(reason)) };
+        let said = match alone {
+            Condition::Dead { since, reason } => format!("{to} was dead since {}{}", second(since), because(&reason)),
+            Condition::Closed { until, since, reason } => {
+                let asked = if since.is_none() { ", as the platform asked" } else { "" };
+                format!("{to} was closed until {}{asked}{}", second(until), because(&reason))
+            }
+            Condition::Failing { since, reason } => format!("{to} fails since {}{}", second(since), because(&reason)),
+            Condition::Well | Condition::Unconfigured => return None,
+        };
+        Some(clean_line(&said))
+    }
+
+    /// What keeps the whole bot of a room from taking messages, whatever becomes of the room.
+    pub fn of_bot(&self, to: &Destination) -> Option<String> {
+        let bot = to.account().filter(|bot| bot != to)?;
+        let condition = self.condition(&bot);
+        let said = condition.words(&format!("its bot ({bot})"), &second).filter(|_| condition.holds())?;
+        Some(clean_line(&format!("{said}; `callboard deliveries retry --to {bot}` tries it at once")))
+    }
+
+    /// Whether something is owed to a destination that is told as what was missed, and not as news.
+    pub async fn late(&self, to: &Destination) -> Result<bool, StoreError> {
+        let (place, terms) = (Place::default(), Terms { paces: &[], repetitions: Repetitions::Merged });
+        let is_late = |row: DeliveryRow| {
+            let Delivery { news: News::Change(change), attempt, created_at, unknown_since, .. } = row.delivery else {
+                return false;
+            };
+            let (urgent, missed) = (change.is_urgent(), change.unseen_since.is_some());
+            let workspace = change.workspace.key();
+            let head = Waiting { workspace, created_at, urgent, missed, attempt, unknown_since };
+            let queue = Queue { to, place: &place, head, run: Vec::new(), waiting: 0 };
+            let plan = delivery::plan(&queue, terms, Prefer::default(), true, self.now);
+            matches!(plan, Plan::CatchUp { .. })
+        };
+        let filter = DeliveryFilter {
+            state: Some(DeliveryState::Pending),
+            to: Some(to.clone()),
+            limit: LOOKED_THROUGH,
+            ..DeliveryFilter::default()
+        };
+        Ok(self.store.deliveries(&filter).await?.into_iter().any(is_late))
     }
 
     /// Destinations that nothing is sent to until a person acts.
@@ -88,7 +158,7 @@ impl<'a> Known<'a> {
             let waiting = super::waiting(row.open);
             let remedy = condition.remedy(&row.to);
             let remedy = remedy.map(|command| format!("; once that is mended: `{command}`")).unwrap_or_default();
-            text.push_str(&format!("{}\n", clean_line(&format!("{said}. {waiting}{remedy}"))));
+            text.push_str(&format!("{}\n", clean_line(&format!("{} {waiting}{remedy}", stopped(&said)))));
         }
         if troubled.len() > TROUBLED {
             text.push_str(&format!("and {} more\n", troubled.len() - TROUBLED));
@@ -96,15 +166,15 @@ impl<'a> Known<'a> {
         Ok(text)
     }
 
-    async fn table(&self, rows: &[DeliveryRow]) -> Result<String, StoreError> {
+    pub async fn table(&self, rows: &[DeliveryRow]) -> Result<String, StoreError> {
         let mut runs: BTreeMap<RunId, Vec<DeliveryRow>> = BTreeMap::new();
         let mut lines = Vec::new();
         for row in rows {
-            let (run, what) = match &row.delivery.news {
-                News::Change(change) => (change.run.id.short(), brief(change)),
-                News::Notice(notice) => ("", notice.kind.name().to_owned()),
+            let (about, what) = match &row.delivery.news {
+                News::Change(change) => (change.run.id.short().to_owned(), brief(change)),
+                News::Notice(notice) => (clean_line_cut(&notice.kind.about(), ABOUT), notice.kind.name().to_owned()),
             };
-            let said = match (row.state, row.delivery.news.change()) {
+            let why = match (row.state, row.delivery.news.change()) {
                 (DeliveryState::Pending | DeliveryState::Unknown, Some(change)) => {
                     let run = &change.run.id;
                     if !runs.contains_key(run) {
@@ -113,20 +183,24 @@ impl<'a> Known<'a> {
                     self.waits_for(row, runs.get(run).map(Vec::as_slice).unwrap_or_default())
                 }
                 (DeliveryState::Pending | DeliveryState::Unknown, None) => self.waits_for(row, &[]),
-                _ => row.reason.clone().unwrap_or_default(),
+                (DeliveryState::InFlight, _) => String::new(),
+                _ => match row.folded_into {
+                    Some(by) if row.state == DeliveryState::Superseded => format!("told by the message of {by}"),
+                    _ => row.reason.clone().unwrap_or_default(),
+                },
             };
             let cells = [
                 row.delivery.id.to_string(),
                 row.state.as_str().to_owned(),
                 row.delivery.created_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
                 row.delivery.to.to_string(),
-                run.to_owned(),
+                about,
                 what,
-                said,
+                why,
             ];
             lines.push(cells.map(|cell| clean_line(&cell)));
         }
-        Ok(table(["ID", "STATE", "CREATED", "TO", "RUN", "CHANGE", "SAID"], &lines))
+        Ok(table(["ID", "STATE", "CREATED", "TO", "ABOUT", "CHANGE", "WHY"], &lines))
     }
 
     /// The open deliveries of a run.
@@ -135,23 +209,20 @@ impl<'a> Known<'a> {
         self.store.deliveries(&filter).await
     }
 
-    /// Why an open delivery does not leave, in few words, else what its last attempt said.
-    fn waits_for(&self, row: &DeliveryRow, of_run: &[DeliveryRow]) -> String {
-        let at = &row.delivery.to;
-        let condition = self.condition(at);
+    fn fate(&self, row: &DeliveryRow, attempts: &[Attempt], of_run: &[DeliveryRow]) -> Fate {
+        let to = &row.delivery.to;
         let older = fate::older(row, of_run.iter()).map(|older| older.delivery.id);
-        let said = row.reason.clone().unwrap_or_default();
-        match (condition, row.folded_into, older) {
-            (Condition::Dead { since, .. }, ..) => format!("waits: the destination is dead since {}", second(since)),
-            (Condition::Unconfigured, ..) => "waits: the destination is not in the configuration".to_owned(),
-            (_, Some(lead), _) => format!("waits: told by the message of {lead}"),
-            (_, _, Some(older)) => format!("waits for {older}, an older one of its run"),
-            (Condition::Closed { until, reason, .. }, ..) => {
-                let reason = if said.is_empty() { reason } else { said };
-                let reason = if reason.is_empty() { reason } else { format!(" ({})", fate::short(&reason)) };
-                format!("waits: the destination is closed until {}{reason}", second(until))
-            }
-            _ => said,
+        fate::fate(row, attempts, older, self.in_flight.get(to).copied(), self.condition(to), self.now)
+    }
+
+    /// Why an open delivery does not leave: what goes before it, how its destination stands, else what its last attempt
+    /// said.
+    fn waits_for(&self, row: &DeliveryRow, of_run: &[DeliveryRow]) -> String {
+        let Fate::Waits { behind, condition, .. } = self.fate(row, &[], of_run) else { return String::new() };
+        let waits = waits(behind, &condition, &row.delivery.to);
+        match row.reason.as_deref().filter(|said| !said.is_empty() && condition == Condition::Well) {
+            Some(said) => format!("{waits} ({})", fate::short(said)),
+            None => waits,
         }
     }
 
@@ -162,9 +233,8 @@ impl<'a> Known<'a> {
             Some(change) => self.of_run(&change.run.id).await?,
             None => Vec::new(),
         };
-        let older = fate::older(&row, of_run.iter()).map(|older| older.delivery.id);
         let condition = self.condition(&row.delivery.to);
-        let fate = fate::fate(&row, &attempts, older, condition.clone(), self.now);
+        let fate = self.fate(&row, &attempts, &of_run);
         let mut tells = Vec::new();
         if row.folding.is_some() {
             let to = Some(row.delivery.to.clone());
@@ -232,11 +302,15 @@ impl Story {
         let told = match &delivery.news {
             News::Change(change) => {
                 let (kind, run, title) = (change.kind.event_type(), &change.run.id, change.run.title());
-                format!("{} {kind} of run {run} ({title}) in {}", change.sequence, change.workspace.name)
+                let (what, workspace) = (brief(change), &change.workspace.name);
+                format!("{kind} ({what}) of run {run} ({title}) in {workspace}; change no. {}", change.sequence)
             }
-            News::Notice(notice) => notice.kind.name().to_owned(),
+            News::Notice(notice) => format!("the notice {} about {}", notice.kind.name(), notice.kind.about()),
         };
         let since = settled_at.map(|at| format!(" since {at}")).unwrap_or_default();
+        // What no attempt said, such as that it is not repeated.
+        let why = self.row.reason.as_deref().filter(|_| *state == DeliveryState::Dead);
+        let why = why.map(|reason| format!(": {}", fate::short(reason))).unwrap_or_default();
         let mut lines = vec![
             ("delivery  ", delivery.id.to_string()),
             ("to        ", delivery.to.to_string()),
@@ -248,9 +322,9 @@ impl Story {
         if self.asked.len() > NAMED {
             lines.push(("          ", format!("and {} more", self.asked.len() - NAMED)));
         }
-        lines.push(("state     ", format!("{}{since}", state.as_str())));
+        lines.push(("state     ", format!("{}{since}{why}", state.as_str())));
         for attempt in &self.attempts {
-            let outcome = attempt.outcome.as_deref().unwrap_or("under way");
+            let outcome = attempt.outcome.as_deref().unwrap_or("in flight");
             let reason = attempt.reason.as_deref().filter(|reason| !reason.is_empty());
             let reason = reason.map(|said| format!(": {said}")).unwrap_or_default();
             lines.push(("attempt ", format!("{} {} {outcome}{reason}", attempt.attempt, attempt.started_at)));
@@ -303,16 +377,18 @@ impl Story {
             }
             Fate::Told { by, at } => {
                 let when = at.map(|at| format!(" {}", second(at))).unwrap_or_default();
-                format!("nothing: it was told{when} in the message of {by}")
+                format!("nothing: it was told{when} by the message of {by}")
             }
             Fate::Discarded { .. } => "nothing: a person gave it up".to_owned(),
             Fate::Dead { .. } => format!("nothing by itself; `callboard deliveries retry {id}` brings it back"),
-            Fate::UnderWay { .. } => "it is being sent".to_owned(),
+            Fate::UnderWay { .. } => "it is being sent; its outcome is noted within seconds".to_owned(),
             Fate::Waits { behind, condition, unknown_since } => {
                 let repeated = unknown_since
                     .map(|at| format!("; it may have arrived {} and is repeated all the same", second(at)))
                     .unwrap_or_default();
-                format!("{}{repeated}", waits(*behind, condition, to))
+                let remedy = condition.remedy(to);
+                let remedy = remedy.map(|command| format!("; once that is mended: `{command}`")).unwrap_or_default();
+                format!("{}{remedy}{repeated}", waits(*behind, condition, to))
             }
         }
     }
@@ -322,11 +398,11 @@ fn waits(behind: Behind, condition: &Condition, to: &Destination) -> String {
     let turn = match behind {
         Behind::Lead(lead) => Some(format!("it is told by the message of {lead}")),
         Behind::Older(older) => Some(format!("{older} goes first, an older one of its run")),
-        Behind::Until(_) | Behind::Nothing if condition.holds() => None,
+        Behind::Other(other) => Some(format!("{to} takes one message at a time, and {other} is in flight")),
         Behind::Until(until) => Some(format!("tried again {}", second(until))),
+        Behind::Nothing if condition.holds() => None,
         Behind::Nothing => Some("it is due; a running service sends it when its turn comes".to_owned()),
     };
     let place = condition.words(&to.to_string(), &second);
-    let remedy = condition.remedy(to).map(|command| format!("once that is mended: `{command}`"));
-    [turn, place, remedy].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    [turn, place].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -243,7 +243,11 @@ impl State {
         };
         let open = Some(project_id).filter(|id| !self.closed.contains(id));
         let Some(runs) = open.and_then(|id| self.workspaces.get(&id)) else {
-            return refuse(403, "NoPermission", "You are no member of this workspace.");
+            // Whoever typed another project than the simulation has learns which it has.
+            let known = self.workspaces.keys().filter(|id| !self.closed.contains(id)).map(i64::to_string);
+            let known = known.collect::<Vec<_>>().join(", ");
+            let said = format!("You are no member of workspace {project_id}. This simulation has project_id {known}.");
+            return refuse(403, "NoPermission", said);
         };
         let page = if paged { Some(Page::read(given("PageNumber"), given("PageSize"))?) } else { None };
         let write = Writer { quirks: self.quirks, project_id };

@@ -98,7 +98,12 @@ pub fn delivery(session: &dyn Session, id: &str) -> Result<Option<(DeliveryRow, 
         return Ok(None);
     }
     let statement = format!("{} {}", sql::DELIVERY_COLUMNS, sql::BY_ID);
-    let found = session.all(&statement, values![id], numbered)?;
+    let mut found = session.all(&statement, values![id], numbered)?;
+    if found.is_empty() {
+        // A person typed the end of an id: looking at each of them is soon enough.
+        let statement = format!("{} {}", sql::DELIVERY_COLUMNS, sql::BY_END_OF_ID);
+        found = session.all(&statement, values![id], numbered)?;
+    }
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some((row, number)), None) => Ok(Some((row, session.all(sql::ATTEMPTS, values![number], rows::attempt)?))),

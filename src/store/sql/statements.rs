@@ -272,6 +272,9 @@ pub const DELIVERY_COLUMNS: &str = "
 /// What follows [`DELIVERY_COLUMNS`] to find the rows whose id begins with ?1.
 pub const BY_ID: &str = "WHERE d.id >= ?1 AND d.id < ?1 || '~' ORDER BY d.id LIMIT 2";
 
+/// What follows [`DELIVERY_COLUMNS`] to find the rows whose id ends with ?1.
+pub const BY_END_OF_ID: &str = "WHERE substr(d.id, length(d.id) - length(?1) + 1) = ?1 LIMIT 2";
+
 /// What follows [`DELIVERY_COLUMNS`] to find what a change is owed.
 pub const OF_CHANGE: &str = "WHERE d.run = ?2 AND d.workspace = ?1 AND d.sequence = ?3 ORDER BY d.number";
 
@@ -417,8 +420,8 @@ mod tests {
         FIND_OLD_CHANGES, COUNT_BY_STATE, COUNT_TOLD, COUNT_CHANGES, COUNT_SUBSCRIPTIONS,
     ];
 
-    fn with_endings() -> [String; 2] {
-        [BY_ID, OF_CHANGE].map(|ending| format!("{DELIVERY_COLUMNS} {ending}"))
+    fn with_endings() -> [String; 3] {
+        [BY_ID, BY_END_OF_ID, OF_CHANGE].map(|ending| format!("{DELIVERY_COLUMNS} {ending}"))
     }
 
     #[test]
@@ -433,7 +436,7 @@ mod tests {
     #[test]
     fn what_runs_for_each_message_never_scans() {
         let connection = migrated();
-        let [by_id, _] = with_endings();
+        let [by_id, ..] = with_endings();
         for sql in SEEKING.iter().copied().chain([by_id.as_str()]) {
             let plan = plan(&connection, sql);
             let slow = plan.iter().any(|step| step.starts_with("SCAN") || step.contains("TEMP B-TREE"));

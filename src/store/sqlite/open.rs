@@ -101,8 +101,9 @@ fn write(path: &Path, faults: &Faults) -> Result<Connection, StoreError> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", "on")?;
-        // KiB, as a negative number: a backlog's indexes fit, which the default of 2 MiB does not hold.
-        connection.pragma_update(None, "cache_size", -16_384)?;
+        // KiB, as a negative number. It fills with whatever was written last and is never given back, so every service
+        // comes to hold all of it: enough for the indexes of a backlog, and no more.
+        connection.pragma_update(None, "cache_size", -4_096)?;
         // A sync that failed while opening must not be tried again by closing.
         fold_when_closed(&connection, false)?;
         Ok(connection)
