@@ -344,6 +344,7 @@ mod tests {
             tries: 0,
             created_at: now(),
             unknown_since: None,
+            told_elsewhere: false,
         };
         DeliveryRow {
             delivery,

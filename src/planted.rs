@@ -80,6 +80,8 @@ pub enum Bug {
     PlacesForgotten,
     /// What is told by a refused digest is lost.
     RefusedDigestLost,
+    /// What comes apart from a message that may have arrived is taken for its repetition.
+    ComesApartUnknown,
     /// A subscription does not count up its run's version.
     SubscribeUnseen,
     /// The ledger does not count what one message did for several.
@@ -87,7 +89,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Bug; 39] = [
+    pub const ALL: [Bug; 40] = [
         Bug::SilenceIsSuccess,
         Bug::RefusalIsSuccess,
         Bug::UnknownIsRetried,
@@ -125,6 +127,7 @@ impl Bug {
         Bug::UnknownIsFolded,
         Bug::PlacesForgotten,
         Bug::RefusedDigestLost,
+        Bug::ComesApartUnknown,
         Bug::SubscribeUnseen,
         Bug::LedgerForgets,
     ];

@@ -146,7 +146,8 @@ impl Rules {
             .filter(|_| late)
             .and_then(|change| Some(self.tracker.state(&change.workspace.key(), &change.run.id)?.snapshot.clone()));
         let repetitions = self.terms(&lead.to).repetitions;
-        let repeated = lead.unknown_since.is_some_and(|since| !delivery::is_merged(repetitions, since, now));
+        let is_seen = |since| !delivery::is_merged(repetitions, since, lead.told_elsewhere, now);
+        let repeated = lead.unknown_since.is_some_and(is_seen);
         let id = if is_planted(Bug::NewIdEachTime) { Uuid::now_v7() } else { claimed.message_id };
         let repeated = repeated && !is_planted(Bug::UnmarkedRepetition);
         Draft { id, content, repeated, present }

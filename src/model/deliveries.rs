@@ -57,6 +57,9 @@ pub struct Delivery {
     pub created_at: Timestamp,
     /// When the first attempt began that may have arrived although nobody knows.
     pub unknown_since: Option<Timestamp>,
+    /// That attempt was of a message under another id, so that nobody recognises this one as its repetition.
+    #[serde(skip)]
+    pub told_elsewhere: bool,
 }
 
 /// The life of a row.
@@ -137,6 +140,8 @@ pub struct Waiting {
     pub missed: bool,
     pub attempt: u32,
     pub unknown_since: Option<Timestamp>,
+    /// See [`Delivery`].
+    pub told_elsewhere: bool,
 }
 
 /// How the message is made whose turn it is.

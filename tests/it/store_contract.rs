@@ -65,6 +65,8 @@ on_every_store! {
     other_words_leave_under_another_id,
     one_late_change_is_told_as_late_and_gathers_more_until_it_may_have_arrived,
     a_digest_that_is_refused_falls_apart_and_is_folded_no_more,
+    what_comes_apart_from_a_message_that_may_have_arrived_knows_it,
+    what_comes_apart_from_a_message_that_did_not_arrive_is_repeated_under_its_own_id,
     a_digest_that_dies_takes_what_it_told_along_and_each_can_be_brought_back,
     what_a_discarded_message_was_to_tell_waits_for_itself,
     what_is_under_way_cannot_be_taken_back,
@@ -701,6 +703,34 @@ async fn a_digest_that_is_refused_falls_apart_and_is_folded_no_more(scene: Scene
     let of_r3: Vec<_> = seen.iter().filter(|(_, run, _)| run == "r3").map(|(_, _, sequence)| *sequence).collect();
     assert_eq!((seen.len(), of_r3), (5, vec![1, 2]));
     assert_eq!(scene.balance().await.dead, 5, "refused by itself, it is dead");
+}
+
+async fn what_comes_apart_from_a_message_that_may_have_arrived_knows_it(scene: Scene) {
+    let digest = digest(&scene).await;
+    assert!(!digest.lead.told_elsewhere);
+    scene.settle(&digest, Next::Unknown { at: at(110) }).await;
+    let again = scene.only(at(110)).await;
+    assert!(!again.lead.told_elsewhere, "under its own id");
+    scene.settle(&again, Next::Rejected).await;
+    let scene = scene.reopen().await;
+    for _ in 0..5 {
+        let message = scene.only(at(200)).await;
+        assert_eq!((message.lead.unknown_since, message.lead.told_elsewhere), (Some(at(100)), true));
+        assert_ne!(message.message_id, digest.message_id);
+        scene.settle(&message, Next::Delivered).await;
+    }
+    assert_eq!(scene.balance().await.delivered, 5);
+}
+
+async fn what_comes_apart_from_a_message_that_did_not_arrive_is_repeated_under_its_own_id(scene: Scene) {
+    let digest = digest(&scene).await;
+    scene.settle(&digest, Next::Rejected).await;
+    let message = scene.only(at(200)).await;
+    assert_eq!((message.lead.unknown_since, message.lead.told_elsewhere), (None, false));
+    scene.settle(&message, Next::Unknown { at: at(100) }).await;
+    let again = scene.only(at(200)).await;
+    assert_eq!((again.lead.unknown_since, again.lead.told_elsewhere), (Some(at(100)), false));
+    assert_eq!(again.message_id, message.message_id);
 }
 
 async fn a_digest_that_dies_takes_what_it_told_along_and_each_can_be_brought_back(scene: Scene) {

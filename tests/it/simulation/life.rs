@@ -210,7 +210,7 @@ impl Life {
     fn outlets(&self) -> Outlets {
         let outlet = |name: &'static str| {
             let door = Door { world: Arc::clone(&self.world), store: Arc::clone(&self.store), name };
-            let prefer = if name == "lossy" { Prefer::NoDuplicate } else { Prefer::NoLoss };
+            let prefer = if prefers_loss(name) { Prefer::NoDuplicate } else { Prefer::NoLoss };
             Outlet { prefer, ..Outlet::of(Arc::new(door)) }
         };
         let mut outlets = Outlets::default();
@@ -443,11 +443,8 @@ impl Life {
                 let said = format!("bound: {} was seen {copies} times, with {unknown} unknown attempts", named(key));
                 self.world().breaks(said);
             }
-            if *copies > 1 && PLACES[key.0] == "lossy" {
+            if *copies > 1 && prefers_loss(PLACES[key.0]) {
                 self.world().breaks(format!("no duplicate: {} was seen {copies} times", named(key)));
-            }
-            if *copies > 1 && PLACES[key.0] == "hook" {
-                self.world().breaks(format!("merged: {} was seen {copies} times", named(key)));
             }
         }
         if copies.values().any(|(copies, _)| *copies > 1) {
@@ -582,13 +579,21 @@ impl Life {
 
     /// A message dies only of what it may die of.
     fn check_death(&mut self, reason: &str, key: &Key) {
-        let lossy = PLACES[key.0] == "lossy" && reason.contains("may have arrived");
+        let lossy = prefers_loss(PLACES[key.0]) && reason.contains("may have arrived");
+        if lossy && PLACES[key.0] == "hook" && !self.came_apart(key) {
+            self.world().breaks(format!("no loss: {} would have been recognised", named(key)));
+        }
         if lossy {
             self.count("given up");
         }
         if !lossy && !reason.contains("Refusing") {
             self.world().breaks(format!("no loss: {} died of {reason:?}", named(key)));
         }
+    }
+
+    /// It was told together with others.
+    fn came_apart(&self, key: &Key) -> bool {
+        self.world().arrivals.iter().any(|arrival| arrival.keys.len() > 1 && arrival.keys.contains(key))
     }
 
     /// A trouble is told once, and its end only after it.
@@ -606,6 +611,11 @@ impl Life {
             self.count("notice");
         }
     }
+}
+
+/// Of these, `hook` recognises what comes again under the same id.
+fn prefers_loss(name: &str) -> bool {
+    matches!(name, "lossy" | "hook")
 }
 
 /// Whatever can go on without time passing goes on.

@@ -1,7 +1,9 @@
 //! What happens in one simulated life of the bot, made from a seed.
 
+use serde::{Deserialize, Serialize};
+
 /// Everything that a seed decides before the first step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scenario {
     pub seed: u64,
     pub runs: usize,
@@ -10,14 +12,14 @@ pub struct Scenario {
 }
 
 /// A standing subscription.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Wish {
     pub place: usize,
     pub on: On,
     pub template: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum On {
     Everything,
     Failures,
@@ -30,7 +32,7 @@ pub const PLACES: [&str; 7] = ["slow", "nonce:1", "nonce:2", "hook", "plain", "l
 pub const OPERATORS: usize = 6;
 
 /// How a destination answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     Good,
     /// Connections are refused.
@@ -43,6 +45,8 @@ pub enum Condition {
     Limiting(Option<u16>, bool),
     /// It refuses every digest, and takes single messages.
     Picky,
+    /// It takes a digest without an answer, and refuses it when it comes again.
+    Fickle,
     /// This one message is refused.
     Refusing,
     Gone,
@@ -56,7 +60,7 @@ pub enum Condition {
 }
 
 /// A verb of the store that fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verb {
     Record,
     Claim,
@@ -65,7 +69,7 @@ pub enum Verb {
     Any,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// Time passes, and the bot does what it would do meanwhile.
     Wait(u32),
@@ -163,7 +167,7 @@ fn event(random: &mut fastrand::Rng, runs: usize, trouble: usize) -> Event {
 }
 
 fn condition(random: &mut fastrand::Rng) -> Condition {
-    match random.usize(0..14) {
+    match random.usize(0..15) {
         0 => Condition::Good,
         1..=2 => Condition::Down,
         3..=4 => Condition::Mute,
@@ -175,6 +179,7 @@ fn condition(random: &mut fastrand::Rng) -> Condition {
         10 => Condition::Denying,
         11 => Condition::Slow,
         12 => Condition::Panicking,
+        13 => Condition::Fickle,
         _ => Condition::Full(random.u8(1..20)),
     }
 }

@@ -51,6 +51,7 @@ pub type Key = (usize, Option<String>, RunId, i64);
 #[derive(Debug, Clone)]
 pub struct Arrival {
     pub keys: Vec<Key>,
+    pub message: uuid::Uuid,
     /// The delivery that led it, and its attempt.
     pub lead: (u64, usize),
     pub folding: Option<Folding>,
@@ -368,6 +369,20 @@ impl World {
         }
     }
 
+    /// What another message may have told already, and nobody knows whether it did, is told as a possible repetition.
+    fn check_elsewhere(&mut self, place: usize, store: &MemoryStore, message: &Message, keys: &[Key]) {
+        let in_doubt = |arrival: &Arrival| {
+            let (number, attempt) = arrival.lead;
+            arrival.message != message.id
+                && arrival.keys.iter().any(|key| keys.contains(key))
+                && views::outcome(store, number, attempt).is_some_and(|outcome| outcome == "unknown")
+        };
+        if !message.title.contains('↻') && self.arrivals.iter().any(in_doubt) {
+            let name = PLACES[place];
+            self.breaks(format!("honesty: {name} gets under another id what it may have had, without a word"));
+        }
+    }
+
     /// Each run's changes in order, and together.
     fn check_digest(&mut self, name: &str, changes: &[Change]) {
         if changes.is_empty() {
@@ -424,10 +439,12 @@ impl World {
         let takes = match condition {
             Condition::Good | Condition::Full(_) | Condition::Slow | Condition::Mute => true,
             Condition::Picky => keys.len() <= 1,
+            Condition::Fickle => keys.len() <= 1 || !self.places[place].received.contains_key(&message.id),
             _ => false,
         };
+        let mute = condition == Condition::Mute || condition == Condition::Fickle && keys.len() > 1;
         if takes {
-            self.arrive(place, message, keys, condition != Condition::Mute);
+            self.arrive(place, message, keys, !mute);
         }
         let pause = match condition {
             Condition::Full(seconds) => Some(SECOND * u32::from(seconds)),
@@ -436,6 +453,7 @@ impl World {
         match condition {
             Condition::Slow => None,
             Condition::Mute => Some(self.fails(place, condition)),
+            Condition::Fickle if takes && mute => Some(self.fails(place, Condition::Mute)),
             _ if takes => {
                 if let Some(pause) = pause {
                     self.closes(place, pause, "it was full");
@@ -540,7 +558,15 @@ impl Channel for Door {
                 Content::Digest { why, .. } => Some(*why),
                 Content::Change(_) | Content::Notice(_) => None,
             };
-            world.arrivals.push(Arrival { keys: keys.clone(), lead, folding, seen: false, confirmed: false });
+            world.check_elsewhere(place, &self.store, message, &keys);
+            world.arrivals.push(Arrival {
+                keys: keys.clone(),
+                message: message.id,
+                lead,
+                folding,
+                seen: false,
+                confirmed: false,
+            });
             world.note(|| format!("{} is sent {:?} {}", PLACES[place], keys, message.content.event_type()));
             world.places[place].under_way += 1;
             match world.respond(place, message, &keys) {
