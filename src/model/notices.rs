@@ -22,6 +22,12 @@ pub enum NoticeKind {
     /// A person acted, and it takes messages again.
     #[serde(rename = "destination.back")]
     DestinationBack { destination: Destination, since: Timestamp },
+    /// One message after the other is refused for good; each is tried all the same.
+    #[serde(rename = "destination.refusing")]
+    DestinationRefusing { destination: Destination, reason: String },
+    /// It took one again.
+    #[serde(rename = "destination.accepting")]
+    DestinationAccepting { destination: Destination, since: Timestamp },
     /// A bot's credentials are refused: none of its rooms is reached.
     #[serde(rename = "bot.denied")]
     BotDenied { surface: String, reason: String },
@@ -39,6 +45,8 @@ impl NoticeKind {
         match self {
             NoticeKind::DestinationDead { .. } => "destination.dead",
             NoticeKind::DestinationBack { .. } => "destination.back",
+            NoticeKind::DestinationRefusing { .. } => "destination.refusing",
+            NoticeKind::DestinationAccepting { .. } => "destination.accepting",
             NoticeKind::BotDenied { .. } => "bot.denied",
             NoticeKind::BotBack { .. } => "bot.back",
             NoticeKind::SourceDenied { .. } => "source.denied",
@@ -52,6 +60,9 @@ impl NoticeKind {
             NoticeKind::DestinationDead { destination, .. } | NoticeKind::DestinationBack { destination, .. } => {
                 format!("destination {destination}")
             }
+            // A trouble of its own: it may die of another one meanwhile.
+            NoticeKind::DestinationRefusing { destination, .. }
+            | NoticeKind::DestinationAccepting { destination, .. } => format!("messages to {destination}"),
             NoticeKind::BotDenied { surface, .. } | NoticeKind::BotBack { surface, .. } => format!("bot {surface}"),
             NoticeKind::SourceDenied { .. } | NoticeKind::SourceBack { .. } => "source".to_owned(),
         }
@@ -60,10 +71,14 @@ impl NoticeKind {
     /// It ends a trouble.
     pub fn is_end(&self) -> bool {
         match self {
-            NoticeKind::DestinationBack { .. } | NoticeKind::BotBack { .. } | NoticeKind::SourceBack { .. } => true,
-            NoticeKind::DestinationDead { .. } | NoticeKind::BotDenied { .. } | NoticeKind::SourceDenied { .. } => {
-                false
-            }
+            NoticeKind::DestinationBack { .. }
+            | NoticeKind::DestinationAccepting { .. }
+            | NoticeKind::BotBack { .. }
+            | NoticeKind::SourceBack { .. } => true,
+            NoticeKind::DestinationDead { .. }
+            | NoticeKind::DestinationRefusing { .. }
+            | NoticeKind::BotDenied { .. }
+            | NoticeKind::SourceDenied { .. } => false,
         }
     }
 }

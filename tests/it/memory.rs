@@ -981,6 +981,8 @@ impl Truth {
             let newest = !keys.iter().any(|other| (&other.0, &other.1) == (&key.0, &key.1) && other.2 > key.2);
             ms(kept.news.at()) >= before || used.contains(key) || (key.0.is_empty() && newest)
         });
+        let owed: BTreeSet<String> = self.open_rows().map(|(_, row)| row.to.to_string()).collect();
+        self.places.retain(|name, place| owed.contains(name) || !place.is_forgettable(before));
         self.writes += 1;
         deleted
     }

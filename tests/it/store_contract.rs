@@ -79,6 +79,7 @@ on_every_store! {
     after_an_outage_nothing_waits_for_the_retry_it_had_planned,
     several_subscriptions_make_one_message_and_count_as_several,
     a_run_tells_its_history,
+    a_destination_that_is_remembered_for_nothing_is_forgotten,
     when_a_workspace_was_seen_is_remembered,
     what_is_bound_to_a_message_goes_when_that_goes,
 }
@@ -919,6 +920,21 @@ async fn a_run_tells_its_history(scene: Scene) {
     let (row, attempts) = &whole[0].deliveries[0];
     assert_eq!((row.delivery.to.clone(), row.state, attempts.len()), (room("ops"), DeliveryState::Unknown, 1));
     assert_eq!(scene.store.history(&warehouse().key(), &run_id("r2"), 9).await.unwrap(), []);
+}
+
+async fn a_destination_that_is_remembered_for_nothing_is_forgotten(scene: Scene) {
+    scene.record(&moved("r1", 1, &["quiet", "busy"])).await;
+    let messages = scene.claim(at(20), 2).await;
+    let quiet = messages.iter().find(|message| message.lead.to == room("quiet")).unwrap();
+    scene.settle(quiet, Next::Delivered).await;
+    let remembered = async || -> Vec<String> {
+        let places = scene.store.places().await.unwrap();
+        places.into_iter().filter(|row| !row.place.sent.is_empty()).map(|row| row.to.to_string()).collect()
+    };
+    scene.store.prune(at(20)).await.unwrap();
+    assert_eq!(remembered().await, ["busy", "quiet"], "used at that very moment");
+    scene.store.prune(at(21)).await.unwrap();
+    assert_eq!(remembered().await, ["busy"], "a message is under way there");
 }
 
 async fn when_a_workspace_was_seen_is_remembered(scene: Scene) {

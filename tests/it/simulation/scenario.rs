@@ -47,6 +47,8 @@ pub enum Condition {
     Picky,
     /// It takes a digest without an answer, and refuses it when it comes again.
     Fickle,
+    /// It refuses every message for good.
+    Hostile,
     /// This one message is refused.
     Refusing,
     Gone,
@@ -94,6 +96,12 @@ pub enum Event {
     StoreFails(Verb, bool, u8),
     /// The process dies now.
     Crash,
+    /// Nothing that this place is sent arrives, for hours.
+    Outage(usize, u8),
+    /// Nobody can see the pipelines, for hours.
+    Blind(u8),
+    /// What ended so many hours ago is deleted, and what waits for so long is given up.
+    Prune(u8),
     /// The process dies in the next of these verbs, before or after it was committed.
     CrashIn(Verb, bool),
     /// Nobody is there for so many minutes.
@@ -104,6 +112,8 @@ pub enum Event {
     Revive(usize),
     /// The clock goes back by so many seconds.
     ClockBack(u16),
+    /// The clock jumps ahead by so many seconds.
+    ClockAhead(u32),
     /// Another process subscribed; housekeeping has not seen it yet.
     Guest(usize, usize),
     Housekeeping,
@@ -143,7 +153,7 @@ fn event(random: &mut fastrand::Rng, runs: usize, trouble: usize) -> Event {
         22..=23 => Event::Tick,
         24 => Event::Answer,
         25 => Event::Housekeeping,
-        n => match n % 16 {
+        _ => match random.usize(0..19) {
             0..=4 => Event::Becomes(place, condition(random)),
             5 => Event::Becomes(place, Condition::Good),
             6 => Event::StoreFails(verb, random.bool(), random.u8(1..4)),
@@ -161,6 +171,13 @@ fn event(random: &mut fastrand::Rng, runs: usize, trouble: usize) -> Event {
             12 => Event::Revive(place),
             13 => Event::ClockBack([1, 30, 4_000][random.usize(0..3)]),
             14 => Event::Guest(random.usize(0..OPERATORS), run),
+            15 => Event::Prune([1, 30, 100][random.usize(0..3)]),
+            16 => Event::ClockAhead([60, 4_000, 100_000][random.usize(0..3)]),
+            17 => match random.u8(0..4) {
+                0 => Event::Outage(place, [5, 30, 100, 130][random.usize(0..4)]),
+                1 => Event::Blind([5, 30, 60][random.usize(0..3)]),
+                _ => Event::Becomes(place, Condition::Hostile),
+            },
             _ => Event::Answer,
         },
     }

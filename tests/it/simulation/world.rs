@@ -1,7 +1,7 @@
 //! Everything around the bot: the pipelines as they truly are, and the destinations, which keep the rules that chat
 //! platforms keep and write down what breaks them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -67,6 +67,8 @@ pub struct World {
     pub steady: Duration,
     /// How far the bot's clock is behind.
     pub behind: Duration,
+    /// How far it is ahead.
+    ahead: Duration,
     pub runs: Vec<Vec<Snapshot>>,
     pub places: Vec<Place>,
     pub arrivals: Vec<Arrival>,
@@ -82,6 +84,8 @@ pub struct World {
     /// When the process began, and whether it has looked at the workspace.
     pub began: Duration,
     pub looked: bool,
+    /// When each message failed first that is tried again, by the number of the delivery that leads it.
+    pub failed_first: BTreeMap<u64, Duration>,
 }
 
 pub struct Place {
@@ -91,6 +95,10 @@ pub struct Place {
     opens: Duration,
     why: &'static str,
     pub gone: bool,
+    /// When it last took a message, or refused one for good.
+    pub answered: Option<Duration>,
+    /// The deliveries it refused for good since it took one.
+    pub rejected: BTreeSet<u64>,
     under_way: usize,
     held: Vec<oneshot::Sender<()>>,
     /// When each message id arrived first, and what it said.
@@ -105,6 +113,8 @@ impl Default for Place {
             opens: Duration::ZERO,
             why: "",
             gone: false,
+            answered: None,
+            rejected: BTreeSet::new(),
             under_way: 0,
             held: Vec::new(),
             received: BTreeMap::new(),
@@ -133,7 +143,18 @@ impl World {
     /// What the bot's clock shows.
     pub fn now(&self) -> Timestamp {
         // Far enough from the beginning for any step back.
-        World::begin() + Duration::from_secs(1_000_000) + self.steady - self.behind
+        World::begin() + Duration::from_secs(1_000_000) + self.steady + self.ahead - self.behind
+    }
+
+    /// By its clock, everything that the bot waited for is over. It may use every pace once more; see Known limits.
+    pub fn jumps_ahead(&mut self, span: Duration) {
+        self.ahead += span;
+        self.looked = true;
+        self.account_opens = Duration::ZERO;
+        for place in &mut self.places {
+            place.opens = Duration::ZERO;
+            place.requests.clear();
+        }
     }
 
     pub fn breaks(&mut self, rule: impl Into<String>) {
@@ -264,6 +285,7 @@ impl World {
             place.held.clear();
             if views::in_flight(store, PLACES[number]).is_some() {
                 (place.opens, place.gone) = (Duration::ZERO, false);
+                place.rejected.clear();
                 if account(number).is_some() {
                     self.account_opens = Duration::ZERO;
                 }
@@ -421,6 +443,25 @@ impl World {
         }
     }
 
+    /// What the place heard and answered, for judging later what was told of it.
+    fn remember(&mut self, place: usize, lead: u64, outcome: &Outcome) {
+        let now = self.steady;
+        match outcome {
+            Outcome::Delivered { .. } => {
+                self.places[place].answered = Some(now);
+                self.places[place].rejected.clear();
+            }
+            Outcome::Reject { .. } => {
+                self.places[place].answered = Some(now);
+                self.places[place].rejected.insert(lead);
+            }
+            Outcome::Retry { .. } | Outcome::Unknown { .. } => {
+                self.failed_first.entry(lead).or_insert(now);
+            }
+            _ => {}
+        }
+    }
+
     /// Nothing may be sent here again so soon.
     fn closes(&mut self, place: usize, wait: Duration, why: &'static str) {
         let opens = self.steady + wait;
@@ -547,13 +588,14 @@ impl Channel for Door {
 
     async fn send(&self, address: &str, message: &Message, _: Timestamp) -> Outcome {
         let place = self.place(address);
+        let lead;
         let held = {
             let mut world = self.world();
             world.check_request(place, &self.store, message);
             let under_way = views::in_flight(&self.store, PLACES[place]);
             let template = under_way.as_ref().and_then(|row| row.template.clone());
             let keys = World::keys(place, message, &template);
-            let lead = under_way.map_or((0, 1), |row| (row.number, row.attempt));
+            lead = under_way.map_or((0, 1), |row| (row.number, row.attempt));
             let folding = match &message.content {
                 Content::Digest { why, .. } => Some(*why),
                 Content::Change(_) | Content::Notice(_) => None,
@@ -571,6 +613,7 @@ impl Channel for Door {
             world.places[place].under_way += 1;
             match world.respond(place, message, &keys) {
                 Some(outcome) => {
+                    world.remember(place, lead.0, &outcome);
                     world.places[place].under_way -= 1;
                     return outcome;
                 }
@@ -589,7 +632,9 @@ impl Channel for Door {
         if let Some(last) = world.places[place].requests.last_mut() {
             *last = (*last).min(now);
         }
-        Outcome::Delivered { message_id: None, pause: None }
+        let outcome = Outcome::Delivered { message_id: None, pause: None };
+        world.remember(place, lead.0, &outcome);
+        outcome
     }
 
     async fn probe(&self) -> Result<(), String> {
