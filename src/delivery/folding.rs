@@ -138,7 +138,7 @@ mod tests {
         assert!(given_up(plan(91, nonce, Prefer::NoDuplicate)));
         assert_eq!(plan(9 * H, FAST, Prefer::NoDuplicate), Plan::Single, "the receiver merges it");
         let came_apart = Waiting { told_elsewhere: true, ..sent(10) };
-        assert_eq!(planned(&[came_apart.clone()], 100, FAST, Prefer::NoLoss, true), Plan::Single);
+        assert_eq!(planned(std::slice::from_ref(&came_apart), 100, FAST, Prefer::NoLoss, true), Plan::Single);
         assert!(given_up(planned(&[came_apart], 100, FAST, Prefer::NoDuplicate, true)), "it knows another id");
     }
 }

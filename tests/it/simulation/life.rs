@@ -184,7 +184,7 @@ impl Life {
                 return;
             }
         }
-        self.peace(scenario.seed % 2 == 0);
+        self.peace(scenario.seed.is_multiple_of(2));
         self.check_end();
     }
 
