@@ -42,6 +42,9 @@ pub const WHAT_MUST_HAPPEN: [&str; 16] = [
     "outage",
 ];
 
+/// What a message may have heard at its last try, by what its row says.
+const COSTS_A_TRY: [&str; 4] = ["Down", "Mute", "Deaf", "a fault of callboard's own"];
+
 pub type Counts = Vec<(&'static str, u64)>;
 
 /// What is wrong with the store right now.
@@ -600,7 +603,7 @@ impl Life {
         for row in dead {
             self.judged.insert(row.number);
             let place = row.key.0;
-            let is_of_tries = ["Down", "Mute", "Deaf"].iter().any(|why| row.reason.contains(why));
+            let is_of_tries = COSTS_A_TRY.iter().any(|why| row.reason.contains(why));
             let failed = self.world().failed_first.get(&row.number).copied();
             let Some(failed) = failed.filter(|_| is_of_tries) else { continue };
             self.count("out of tries");
@@ -711,7 +714,7 @@ impl Life {
         }
         let refused = ["Refusing", "Hostile"].iter().any(|why| reason.contains(why));
         // That it was told is judged when it happens.
-        let out_of_tries = ["Down", "Mute", "Deaf"].iter().any(|why| reason.contains(why)) && self.is_worn_out(key);
+        let out_of_tries = COSTS_A_TRY.iter().any(|why| reason.contains(why)) && self.is_worn_out(key);
         if !lossy && !refused && !out_of_tries && !self.expired.contains(key) {
             self.world().breaks(format!("no loss: {} died of {reason:?}", named(key)));
         }

@@ -151,11 +151,16 @@ pub fn overtaken(store: &MemoryStore, to: &str, now: Timestamp) -> Option<String
         if is_urgent(&queue(lead)) {
             return None;
         }
-        let heads = here.iter().filter(|row| {
-            let before = here.iter().any(|other| queue(other) == queue(row) && other.key.2 < row.key.2);
-            !before && row.carrier.is_none() && row.next_at <= now && row.state != DeliveryState::InFlight
+        // In order of recording: of one change in two templates the first one goes first.
+        let heads = here.iter().enumerate().filter(|(place, row)| {
+            let goes_before =
+                |(at, other): (usize, &&Row)| queue(other) == queue(row) && (other.key.2, at) < (row.key.2, *place);
+            !here.iter().enumerate().any(goes_before)
+                && row.carrier.is_none()
+                && row.next_at <= now
+                && row.state != DeliveryState::InFlight
         });
-        let mut urgent = heads.filter(|row| queue(row) != queue(lead) && is_urgent(&queue(row)));
+        let mut urgent = heads.map(|(_, row)| row).filter(|row| queue(row) != queue(lead) && is_urgent(&queue(row)));
         urgent.next().map(|row| format!("{} of {}", row.key.2, row.key.1))
     })
 }
