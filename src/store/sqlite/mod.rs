@@ -189,6 +189,7 @@ impl Store for Sqlite {
         }
         let deleted = self.prune_by(sql::FIND_OLD_DELIVERIES, prunes::delete_deliveries, before).await?;
         self.prune_by(sql::FIND_OLD_CHANGES, prunes::delete_changes, before).await?;
+        self.write(move |open| prunes::forget_places(open, before)).await?;
         Ok(deleted)
     }
 }

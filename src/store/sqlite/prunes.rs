@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::queues::{self, End};
+use super::reads;
 use super::statements as sql;
 use crate::model::Timestamp;
 
@@ -66,4 +67,13 @@ pub fn delete_changes(connection: &Connection, numbers: &[i64], before: Timestam
         deleted += statement.execute(params![number, before.as_millisecond()])?;
     }
     Ok(u64::try_from(deleted).unwrap_or(u64::MAX))
+}
+
+pub fn forget_places(connection: &Connection, before: Timestamp) -> rusqlite::Result<()> {
+    for row in reads::places(connection)? {
+        if row.open == 0 && row.place.is_forgettable(before) {
+            connection.prepare_cached(sql::DROP_PLACE)?.execute([row.to.to_string()])?;
+        }
+    }
+    Ok(())
 }

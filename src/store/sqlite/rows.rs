@@ -73,6 +73,7 @@ pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         tries: row.get("tries")?,
         created_at: moment(row, 4)?,
         unknown_since: maybe_moment(row, 5)?,
+        told_elsewhere: row.get("told_elsewhere")?,
         news: if is_notice { News::Notice(json(row, 7)?) } else { News::Change(json(row, 7)?) },
     })
 }
