@@ -66,7 +66,7 @@ pub fn condition(to: &Destination, places: &[PlaceRow], configuration: &Configur
     if let Some((until, place)) = closed.max_by_key(|(until, _)| *until) {
         return Condition::Closed { until, since: place.failing_since, reason: said(place) };
     }
-    let failing = all().find_map(|place| Some((place.failing_since?, place)));
+    let failing = all().find_map(|place| Some((place.failing_since.or(place.rejecting_since)?, place)));
     failing.map_or(Condition::Well, |(since, place)| Condition::Failing { since, reason: said(place) })
 }
 
@@ -83,7 +83,9 @@ pub fn troubled<'a>(
             Condition::Well | Condition::Closed { since: None, .. } => false,
             Condition::Unconfigured => row.open > 0,
             // What only its account suffers from is told once, of the account.
-            Condition::Closed { .. } | Condition::Failing { .. } => row.place.failing_since.is_some(),
+            Condition::Closed { .. } | Condition::Failing { .. } => {
+                row.place.failing_since.is_some() || row.place.rejecting_since.is_some()
+            }
             Condition::Dead { .. } => true,
         })
         .collect()
@@ -359,6 +361,7 @@ mod tests {
             tries: 0,
             created_at: now(),
             unknown_since: None,
+            told_elsewhere: false,
         };
         DeliveryRow {
             delivery,

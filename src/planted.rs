@@ -80,6 +80,12 @@ pub enum Bug {
     PlacesForgotten,
     /// What is told by a refused digest is lost.
     RefusedDigestLost,
+    /// What comes apart from a message that may have arrived is taken for its repetition.
+    ComesApartUnknown,
+    /// The last try of the only message says nothing of its destination.
+    LastTryIsSilent,
+    /// Who refuses each message counts as healthy.
+    RejectionsAreSilent,
     /// A subscription does not count up its run's version.
     SubscribeUnseen,
     /// The ledger does not count what one message did for several.
@@ -87,7 +93,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Bug; 39] = [
+    pub const ALL: [Bug; 42] = [
         Bug::SilenceIsSuccess,
         Bug::RefusalIsSuccess,
         Bug::UnknownIsRetried,
@@ -125,6 +131,9 @@ impl Bug {
         Bug::UnknownIsFolded,
         Bug::PlacesForgotten,
         Bug::RefusedDigestLost,
+        Bug::ComesApartUnknown,
+        Bug::LastTryIsSilent,
+        Bug::RejectionsAreSilent,
         Bug::SubscribeUnseen,
         Bug::LedgerForgets,
     ];

@@ -143,16 +143,18 @@ struct NoticeEvent<'a> {
 /// `notice` and `at` are always there; of the others those of the `notice`.
 #[derive(Serialize, JsonSchema)]
 struct NoticeData<'a> {
-    /// What began, or with `.back` ended. destination: nothing is sent there. bot: none of its rooms is reached. source:
+    /// What began, or with `.back` or `.accepting` ended. destination: nothing is sent there,
+    /// or it refuses one message after the other. bot: none of its rooms is reached. source:
     /// DataWorks refuses the credentials or a permission.
     #[schemars(extend("enum" = [
-        "destination.dead", "destination.back", "bot.denied", "bot.back", "source.denied", "source.back",
+        "destination.dead", "destination.back", "destination.refusing", "destination.accepting", "bot.denied",
+        "bot.back", "source.denied", "source.back",
     ]))]
     notice: &'static str,
     /// As `timestamp`.
     #[schemars(extend("format" = "date-time"))]
     at: String,
-    /// The name of a channel, or `surface:room`. With destination.dead and destination.back.
+    /// The name of a channel, or `surface:room`. With destination.*.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     destination: Option<String>,
@@ -164,11 +166,13 @@ struct NoticeData<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<String>")]
     workspaces: Option<Vec<&'a str>>,
-    /// In words; at most 1,000 bytes. With destination.dead, bot.denied and source.denied.
+    /// In words; at most 1,000 bytes. With destination.dead,
+    /// destination.refusing, bot.denied and source.denied.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     reason: Option<String>,
-    /// When it began: UTC, in whole seconds. With destination.back, bot.back and source.back.
+    /// When it began: UTC, in whole seconds. With destination.back,
+    /// destination.accepting, bot.back and source.back.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     since: Option<String>,
@@ -332,9 +336,10 @@ fn whole_seconds(at: Timestamp) -> String {
 
 fn notice_data(notice: &Notice) -> NoticeData<'_> {
     let (destination, surface, workspaces) = match &notice.kind {
-        NoticeKind::DestinationDead { destination, .. } | NoticeKind::DestinationBack { destination, .. } => {
-            (Some(destination.to_string()), None, None)
-        }
+        NoticeKind::DestinationDead { destination, .. }
+        | NoticeKind::DestinationBack { destination, .. }
+        | NoticeKind::DestinationRefusing { destination, .. }
+        | NoticeKind::DestinationAccepting { destination, .. } => (Some(destination.to_string()), None, None),
         NoticeKind::BotDenied { surface, .. } | NoticeKind::BotBack { surface, .. } => {
             (None, Some(surface.as_str()), None)
         }
@@ -344,9 +349,11 @@ fn notice_data(notice: &Notice) -> NoticeData<'_> {
     };
     let (reason, since) = match &notice.kind {
         NoticeKind::DestinationDead { reason, .. }
+        | NoticeKind::DestinationRefusing { reason, .. }
         | NoticeKind::BotDenied { reason, .. }
         | NoticeKind::SourceDenied { reason, .. } => (Some(cut(reason, REASON_LIMIT, json_bytes)), None),
         NoticeKind::DestinationBack { since, .. }
+        | NoticeKind::DestinationAccepting { since, .. }
         | NoticeKind::BotBack { since, .. }
         | NoticeKind::SourceBack { since, .. } => (None, Some(whole_seconds(*since))),
     };

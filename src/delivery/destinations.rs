@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::{H, LONGEST_WAIT, M, S, WAITS, jittered, later};
 use crate::model::{Dead, Outcome, Place, Terms, Timestamp, elapsed};
 use crate::planted::{Bug, is_planted};
@@ -15,6 +17,10 @@ const DENIED: (u64, u64) = (M, 10 * M);
 const BEYOND_ANY_WAIT: Duration = Duration::from_secs(25 * H);
 /// Failing for so long without a success, a destination is given up until a person acts.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(5 * 24 * H);
+/// The same where the last try of a message failed, which takes 80 hours at least: nothing else may be owed to it.
+const GIVEN_UP_WITH_A_MESSAGE: Duration = Duration::from_secs(3 * 24 * H);
+/// So many messages refused for good, one after the other, are no longer a matter of each message.
+const REJECTIONS: usize = 5;
 /// After the first message too many, and at most.
 const SPACING_MS: (u64, u64) = (1_000, 60_000);
 /// Discord bans an address after 10,000 refused requests in ten minutes
@@ -89,21 +95,32 @@ pub enum Turn {
     Died,
     /// It was dead since then, and works again.
     Returned(Timestamp),
+    /// One message after the other is refused for good.
+    Refuses,
+    /// They were since then, and it took one again.
+    Accepts(Timestamp),
     /// The bot's credentials are refused.
     Denied,
     /// They were refused since then, and pass again.
     Admitted(Timestamp),
 }
 
-/// An attempt ended. `identity`: see [`Dead`].
-pub fn ended(
-    place: &mut Place,
-    mut account: Option<&mut Place>,
-    outcome: &Outcome,
-    identity: &str,
-    now: Timestamp,
-    chance: f64,
-) -> Option<Turn> {
+/// An attempt, as it ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended<'a> {
+    pub message: Uuid,
+    pub outcome: &'a Outcome,
+    /// The message has no try left.
+    pub was_last: bool,
+    /// See [`Dead`].
+    pub identity: &'a str,
+    pub at: Timestamp,
+    pub chance: f64,
+}
+
+/// What it changes.
+pub fn ended(place: &mut Place, mut account: Option<&mut Place>, ended: Ended<'_>) -> Vec<Turn> {
+    let Ended { message, outcome, was_last, identity, at: now, chance } = ended;
     // The pace counts from when a message can have arrived last.
     if let Some(sent) = place.sent.last_mut() {
         *sent = now;
@@ -120,38 +137,46 @@ pub fn ended(
             // A wait that the platform asked for meanwhile holds.
             let admitted = account.and_then(|account| {
                 account.closed_until = account.closed_until.filter(|_| account.failing_since.is_none());
-                account.spacing_ms = 0;
                 succeeded(account)
             });
             succeeded(place);
+            place.rejected.clear();
+            let accepts = place.rejecting_since.take().map(Turn::Accepts);
             place.closed_until = pause.map(|pause| later(now, pause.min(LONGEST_WAIT)));
             place.spacing_ms = relaxed(place.spacing_ms);
             let returned = place.returning.take();
-            returned.map(Turn::Returned).or(admitted.map(Turn::Admitted))
+            let turns = [returned.map(Turn::Returned), accepts, admitted.map(Turn::Admitted)];
+            turns.into_iter().flatten().collect()
         }
-        (Outcome::Reject { .. }, _) => {
+        (Outcome::Reject { reason }, _) => {
             succeeded(place);
             place.closed_until = None;
-            None
+            rejected(place, message, reason, now)
         }
-        (Outcome::Retry { .. } | Outcome::Unknown { .. }, _) if is_planted(Bug::NoBackoff) => None,
+        (Outcome::Retry { .. } | Outcome::Unknown { .. }, _) if is_planted(Bug::NoBackoff) => Vec::new(),
         (Outcome::Retry { after, .. } | Outcome::Unknown { after, .. }, _) => {
             failed(place, outcome.reason(), now);
             place.closed_until = Some(later(now, closure(place.failures, *after, (S, LONGEST_CLOSURE), chance)));
-            let lasts = place.failing_since.is_some_and(|since| elapsed(since, now) >= GIVEN_UP_AFTER);
-            lasts.then(|| died(place, outcome.reason(), identity, now))
+            let was_last = was_last && !is_planted(Bug::LastTryIsSilent);
+            let patience = if was_last { GIVEN_UP_WITH_A_MESSAGE } else { GIVEN_UP_AFTER };
+            let lasts = place.failing_since.is_some_and(|since| elapsed(since, now) >= patience);
+            // What a person brought back, and nothing has passed since, is not back.
+            let is_over = lasts || was_last && place.returning.is_some();
+            is_over.then(|| died(place, outcome.reason(), identity, now)).into_iter().collect()
         }
         (Outcome::Limited { after, account: true, .. }, Some(account)) => {
             limited(account, *after, outcome.reason(), now, chance);
-            None
+            Vec::new()
         }
+        // From then on messages keep a distance that shrinks with each that passes.
         (Outcome::Limited { after, .. }, _) => {
             limited(place, *after, outcome.reason(), now, chance);
+            place.spacing_ms = place.spacing_ms.saturating_mul(2).clamp(SPACING_MS.0, SPACING_MS.1);
             // Once is a hint; again, people should see it.
             if place.failures > 1 {
                 place.failing_since.get_or_insert(now);
             }
-            None
+            Vec::new()
         }
         (Outcome::Denied { .. }, Some(account)) => {
             let is_first = account.failing_since.is_none();
@@ -160,9 +185,9 @@ pub fn ended(
             if is_planted(Bug::DenialHammers) {
                 account.closed_until = None;
             }
-            is_first.then_some(Turn::Denied)
+            is_first.then_some(Turn::Denied).into_iter().collect()
         }
-        (Outcome::Dead { .. } | Outcome::Denied { .. }, _) => Some(died(place, outcome.reason(), identity, now)),
+        (Outcome::Dead { .. } | Outcome::Denied { .. }, _) => vec![died(place, outcome.reason(), identity, now)],
     }
 }
 
@@ -173,19 +198,32 @@ fn succeeded(place: &mut Place) -> Option<Timestamp> {
     place.failing_since.take()
 }
 
+/// It answers, and the next message deserves its own try; but nothing has passed for a while.
+fn rejected(place: &mut Place, message: Uuid, reason: &str, now: Timestamp) -> Vec<Turn> {
+    if place.rejected.len() < REJECTIONS && !place.rejected.contains(&message) {
+        place.rejected.push(message);
+    }
+    if place.rejected.len() < REJECTIONS || is_planted(Bug::RejectionsAreSilent) {
+        return Vec::new();
+    }
+    place.said = Some(reason.to_owned());
+    let is_new = place.rejecting_since.is_none();
+    place.rejecting_since.get_or_insert(now);
+    is_new.then_some(Turn::Refuses).into_iter().collect()
+}
+
 fn failed(place: &mut Place, reason: &str, now: Timestamp) {
     place.failures = place.failures.saturating_add(1);
     place.failing_since.get_or_insert(now);
     place.said = Some(reason.to_owned());
 }
 
-/// The platform knows best how long; from then on messages keep a distance that shrinks with each that passes.
+/// The platform knows best how long.
 fn limited(place: &mut Place, after: Option<Duration>, reason: &str, now: Timestamp, chance: f64) {
     let after = after.filter(|_| !is_planted(Bug::WaitIsIgnored));
     place.failures = place.failures.saturating_add(1);
     place.said = Some(reason.to_owned());
     place.closed_until = Some(later(now, closure(place.failures, after, (5 * S, LONGEST_CLOSURE), chance)));
-    place.spacing_ms = place.spacing_ms.saturating_mul(2).clamp(SPACING_MS.0, SPACING_MS.1);
 }
 
 fn relaxed(spacing_ms: u64) -> u64 {
@@ -249,8 +287,25 @@ mod tests {
         Some(if opens <= at { 0 } else { opens.duration_since(at).as_secs() })
     }
 
+    fn attempt(message: u128, outcome: &Outcome, at: Timestamp) -> Ended<'_> {
+        Ended {
+            message: Uuid::from_u128(message),
+            outcome,
+            was_last: false,
+            identity: "as configured",
+            at,
+            chance: 0.5,
+        }
+    }
+
     fn end(place: &mut Place, outcome: &Outcome, at: Timestamp) -> Option<Turn> {
-        ended(place, None, outcome, "as configured", at, 0.5)
+        end_in(place, None, outcome, at)
+    }
+
+    fn end_in(place: &mut Place, account: Option<&mut Place>, outcome: &Outcome, at: Timestamp) -> Option<Turn> {
+        let turns = ended(place, account, attempt(1, outcome, at));
+        assert!(turns.len() <= 1, "{turns:?}");
+        turns.first().copied()
     }
 
     #[test]
@@ -306,20 +361,20 @@ mod tests {
     #[test]
     fn what_concerns_the_whole_bot_closes_all_its_rooms_and_is_told_once() {
         let (mut room, mut other, mut account) = (Place::default(), Place::default(), Place::default());
-        ended(&mut room, Some(&mut account), &limited(Some(40), true), "", now(), 0.5);
+        end_in(&mut room, Some(&mut account), &limited(Some(40), true), now());
         assert_eq!(open_in(&other, Some(&account), FAST, now()), Some(40), "all rooms wait");
         let denied = Outcome::Denied { reason: "401".to_owned() };
         let mut turns = Vec::new();
         let mut requests = 0;
         let mut at = after(100);
         while at < after(100 + 600) {
-            turns.extend(ended(&mut other, Some(&mut account), &denied, "", at, 0.5));
+            turns.extend(end_in(&mut other, Some(&mut account), &denied, at));
             requests += 1;
             at = opens_at(&room, Some(&account), FAST, at, now()).unwrap();
         }
         assert_eq!(turns, [Turn::Denied]);
         assert!(requests <= 10, "{requests} requests in ten minutes");
-        assert_eq!(ended(&mut room, Some(&mut account), &delivered(), "", at, 0.5), Some(Turn::Admitted(after(100))));
+        assert_eq!(end_in(&mut room, Some(&mut account), &delivered(), at), Some(Turn::Admitted(after(100))));
         assert_eq!(open_in(&other, Some(&account), FAST, at), Some(0));
     }
 
@@ -329,7 +384,7 @@ mod tests {
         for second in 0..600 {
             let mut room = Place::default();
             if open_in(&room, Some(&account), FAST, after(second)) == Some(0) {
-                ended(&mut room, Some(&mut account), &Outcome::Dead { reason: String::new() }, "", after(second), 0.5);
+                end_in(&mut room, Some(&mut account), &Outcome::Dead { reason: String::new() }, after(second));
                 requests += 1;
             }
         }
@@ -346,6 +401,44 @@ mod tests {
         assert_eq!(end(&mut place, &retry(None), after(H)), None, "not reached yet");
         assert_eq!(end(&mut place, &delivered(), after(2 * H)), Some(Turn::Returned(now())));
         assert_eq!(end(&mut place, &delivered(), after(3 * H)), None);
+    }
+
+    #[test]
+    fn the_last_try_of_a_message_gives_up_a_destination_that_took_nothing_for_days() {
+        let last = |place: &mut Place, outcome: &Outcome, at: Timestamp| {
+            ended(place, None, Ended { was_last: true, ..attempt(1, outcome, at) })
+        };
+        let mut place = Place::default();
+        end(&mut place, &retry(None), now());
+        assert_eq!(last(&mut place.clone(), &retry(None), after(71 * H)), [], "others may have passed before");
+        assert_eq!(last(&mut place, &retry(None), after(80 * H)), [Turn::Died]);
+        place.revive();
+        assert_eq!(last(&mut place.clone(), &retry(None), after(81 * H)), [Turn::Died], "it is not back");
+        assert_eq!(end(&mut place, &delivered(), after(81 * H)), Some(Turn::Returned(after(80 * H))));
+        assert_eq!(last(&mut place, &retry(None), after(82 * H)), [], "it takes messages, but not this one");
+    }
+
+    #[test]
+    fn five_messages_refused_in_a_row_are_a_trouble_that_holds_nothing_up() {
+        let refused = Outcome::Reject { reason: "status 400".to_owned() };
+        let mut place = Place::default();
+        let reject = |place: &mut Place, message: u128| {
+            let turns = ended(place, None, attempt(message, &refused, after(message as u64)));
+            assert_eq!(open_in(place, None, FAST, after(message as u64)), Some(0), "each has its own try");
+            turns
+        };
+        for _ in 0..9 {
+            assert_eq!(reject(&mut place, 1), [], "always the same one");
+        }
+        end(&mut place, &delivered(), after(1));
+        let turns: Vec<Turn> = (1..=9).flat_map(|message| reject(&mut place, message)).collect();
+        assert_eq!((turns, place.rejecting_since), (vec![Turn::Refuses], Some(after(5))), "told once");
+        assert_eq!((place.said.as_deref(), place.rejected.len()), (Some("status 400"), 5));
+        end(&mut place, &Outcome::Dead { reason: "404".to_owned() }, after(10));
+        place.revive();
+        let both = ended(&mut place, None, attempt(1, &delivered(), after(20)));
+        assert_eq!(both, [Turn::Returned(after(10)), Turn::Accepts(after(5))]);
+        assert_eq!((place.said, place.rejecting_since), (None, None));
     }
 
     #[test]
@@ -409,7 +502,7 @@ mod tests {
                     _ => unknown(),
                 };
                 began(&mut place, SLOW, at);
-                ended(&mut place, Some(&mut account), &outcome, "", at, chance);
+                ended(&mut place, Some(&mut account), Ended { chance, ..attempt(1, &outcome, at) });
                 match opens_at(&place, Some(&account), SLOW, at, now()) {
                     Some(opens) => prop_assert!(elapsed(at, opens) <= BEYOND_ANY_WAIT, "{opens}"),
                     None => prop_assert!(place.dead.is_some()),

@@ -22,7 +22,7 @@ pub fn plan(queue: &Queue<'_>, terms: Terms, prefer: Prefer, looked: bool, now: 
     if let Some(since) = head.unknown_since {
         return if prefer == Prefer::NoDuplicate
             && !is_planted(Bug::DuplicatesForLossy)
-            && !is_merged(terms.repetitions, since, now)
+            && !is_merged(terms.repetitions, since, head.told_elsewhere, now)
         {
             Plan::GiveUp { reason: "it may have arrived, and this channel prefers a loss to a repetition" }
         } else {
@@ -44,9 +44,10 @@ pub fn plan(queue: &Queue<'_>, terms: Terms, prefer: Prefer, looked: bool, now: 
     Plan::Single
 }
 
-/// Whether a repetition of what was sent first at `since` goes unseen.
-pub fn is_merged(repetitions: Repetitions, since: Timestamp, now: Timestamp) -> bool {
+/// Whether a repetition of what was sent first at `since` goes unseen; one that was told under another id never does.
+pub fn is_merged(repetitions: Repetitions, since: Timestamp, told_elsewhere: bool, now: Timestamp) -> bool {
     match repetitions {
+        _ if told_elsewhere => false,
         Repetitions::Shown => false,
         Repetitions::MergedFor(span) => now >= since && elapsed(since, now) < span,
         Repetitions::Merged => true,
@@ -94,6 +95,7 @@ mod tests {
             missed: false,
             attempt: 0,
             unknown_since: None,
+            told_elsewhere: false,
         }
     }
 
@@ -135,5 +137,8 @@ mod tests {
         assert_eq!(plan(89, nonce, Prefer::NoDuplicate), Plan::Single, "Discord merges it");
         assert!(given_up(plan(91, nonce, Prefer::NoDuplicate)));
         assert_eq!(plan(9 * H, FAST, Prefer::NoDuplicate), Plan::Single, "the receiver merges it");
+        let came_apart = Waiting { told_elsewhere: true, ..sent(10) };
+        assert_eq!(planned(std::slice::from_ref(&came_apart), 100, FAST, Prefer::NoLoss, true), Plan::Single);
+        assert!(given_up(planned(&[came_apart], 100, FAST, Prefer::NoDuplicate, true)), "it knows another id");
     }
 }

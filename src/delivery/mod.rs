@@ -6,7 +6,7 @@ mod folding;
 
 use std::time::Duration;
 
-pub use self::destinations::{Turn, at_once, began, ended, opens_at};
+pub use self::destinations::{Ended, Turn, at_once, began, ended, opens_at};
 pub use self::folding::{is_merged, plan};
 use crate::model::{Outcome, Timestamp};
 use crate::planted::{Bug, is_planted};

@@ -223,32 +223,32 @@ impl Dispatcher {
     fn log(&self, claimed: &Claimed, outcome: &Outcome, verdict: &Verdict) {
         let Delivery { to, id, attempt, news, .. } = &claimed.lead;
         let more = claimed.folded.len();
-        let (what, run) = match news {
-            News::Change(change) => (change.kind.name(), change.run.id.short()),
-            News::Notice(notice) => (notice.kind.name(), ""),
+        let (what, run, about) = match news {
+            News::Change(change) => (change.kind.name(), Some(change.run.id.short()), None),
+            News::Notice(notice) => (notice.kind.name(), None, Some(notice.kind.about())),
         };
         match (outcome, verdict) {
             (Outcome::Delivered { .. }, _) => {
-                tracing::info!(%to, run, what, more, attempt, %id, "delivered");
+                tracing::info!(%to, run, about, what, more, attempt, %id, "delivered");
             }
             (Outcome::Dead { reason }, _) => tracing::error!(
-                %to, run, what, more, attempt, %id, reason,
+                %to, run, about, what, more, attempt, %id, reason,
                 "the destination refuses for good; nothing more is sent to it. Mend it, then `callboard deliveries \
                  retry --to {to}` sends what waits"
             ),
             (Outcome::Denied { reason }, _) => tracing::debug!(%to, reason, "the bot's credentials are refused"),
             // When, is for the destination to say: `callboard deliveries list` knows.
             (Outcome::Limited { reason, .. }, _) => {
-                tracing::warn!(%to, run, what, more, attempt, %id, reason, "not delivered yet; the destination waits");
+                tracing::warn!(%to, run, about, what, more, attempt, %id, reason, "not delivered yet; the destination waits");
             }
             (failed, Verdict::Again { at, .. }) => {
                 let reason = failed.reason();
-                tracing::warn!(%to, run, what, more, attempt, %id, reason, not_before = %at, "not delivered yet");
+                tracing::warn!(%to, run, about, what, more, attempt, %id, reason, not_before = %at, "not delivered yet");
             }
             (failed, _) => {
                 let reason = failed.reason();
                 tracing::error!(
-                    %to, run, what, more, attempt, %id, reason, "given up; `callboard deliveries show` tells more"
+                    %to, run, about, what, more, attempt, %id, reason, "given up; `callboard deliveries show` tells more"
                 );
             }
         }

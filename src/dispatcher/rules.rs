@@ -7,13 +7,13 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::channels::Channel;
-use crate::delivery::{self, Turn};
+use crate::delivery::{self, Ended, Turn};
 use crate::model::{
     Claimed, Content, Destination, Draft, Folding, News, Notice, NoticeKind, Place, Plan, Prefer, Queue, Repetitions,
     Terms, Timestamp, elapsed,
 };
 use crate::planted::{Bug, is_planted};
-use crate::store::{Announcement, Policy, Settlement};
+use crate::store::{Announcement, Next, Policy, Settlement};
 use crate::tracker::Tracker;
 
 /// What waits for a first look at its workspace waits no longer than this.
@@ -146,7 +146,8 @@ impl Rules {
             .filter(|_| late)
             .and_then(|change| Some(self.tracker.state(&change.workspace.key(), &change.run.id)?.snapshot.clone()));
         let repetitions = self.terms(&lead.to).repetitions;
-        let repeated = lead.unknown_since.is_some_and(|since| !delivery::is_merged(repetitions, since, now));
+        let is_seen = |since| !delivery::is_merged(repetitions, since, lead.told_elsewhere, now);
+        let repeated = lead.unknown_since.is_some_and(is_seen);
         let id = if is_planted(Bug::NewIdEachTime) { Uuid::now_v7() } else { claimed.message_id };
         let repeated = repeated && !is_planted(Bug::UnmarkedRepetition);
         Draft { id, content, repeated, present }
@@ -209,21 +210,33 @@ impl Policy for Rules {
         place: &mut Place,
         account: Option<&mut Place>,
     ) -> Vec<Announcement> {
-        let Settlement { outcome, ended_at, chance, .. } = settlement;
-        let turn = delivery::ended(place, account, outcome, self.identity(to), *ended_at, *chance);
+        let Settlement { id, outcome, ended_at, chance, next, .. } = settlement;
+        let ended = Ended {
+            message: *id,
+            outcome,
+            was_last: *next == Next::Dead,
+            identity: self.identity(to),
+            at: *ended_at,
+            chance: *chance,
+        };
+        let turns = delivery::ended(place, account, ended);
         let surface = || match to {
             Destination::Room { surface, .. } => surface.clone(),
             Destination::Channel(name) => name.clone(),
         };
-        let (destination, reason) = (to.clone(), outcome.reason().to_owned());
-        let kind = match turn {
-            None => return Vec::new(),
-            Some(Turn::Died) => NoticeKind::DestinationDead { destination, reason },
-            Some(Turn::Returned(since)) => NoticeKind::DestinationBack { destination, since },
-            Some(Turn::Denied) => NoticeKind::BotDenied { surface: surface(), reason },
-            Some(Turn::Admitted(since)) => NoticeKind::BotBack { surface: surface(), since },
+        let told = |turn| {
+            let (destination, reason) = (to.clone(), outcome.reason().to_owned());
+            let kind = match turn {
+                Turn::Died => NoticeKind::DestinationDead { destination, reason },
+                Turn::Returned(since) => NoticeKind::DestinationBack { destination, since },
+                Turn::Refuses => NoticeKind::DestinationRefusing { destination, reason },
+                Turn::Accepts(since) => NoticeKind::DestinationAccepting { destination, since },
+                Turn::Denied => NoticeKind::BotDenied { surface: surface(), reason },
+                Turn::Admitted(since) => NoticeKind::BotBack { surface: surface(), since },
+            };
+            Announcement { notice: Notice { at: *ended_at, kind }, to: self.outlets.told_of(Some(to)) }
         };
-        vec![Announcement { notice: Notice { at: *ended_at, kind }, to: self.outlets.told_of(Some(to)) }]
+        turns.into_iter().map(told).collect()
     }
 
     fn message_id(&self) -> Uuid {

@@ -57,6 +57,9 @@ pub struct Delivery {
     pub created_at: Timestamp,
     /// When the first attempt began that may have arrived although nobody knows.
     pub unknown_since: Option<Timestamp>,
+    /// That attempt was of a message under another id, so that nobody recognises this one as its repetition.
+    #[serde(skip)]
+    pub told_elsewhere: bool,
 }
 
 /// The life of a row.
@@ -137,6 +140,8 @@ pub struct Waiting {
     pub missed: bool,
     pub attempt: u32,
     pub unknown_since: Option<Timestamp>,
+    /// See [`Delivery`].
+    pub told_elsewhere: bool,
 }
 
 /// How the message is made whose turn it is.
@@ -171,6 +176,10 @@ pub struct Place {
     pub spacing_ms: u64,
     /// The last requests that were refused, oldest first: platforms ban who insists.
     pub refused: Vec<Timestamp>,
+    /// The messages that were refused for good since one passed, each once; no more than make a trouble.
+    pub rejected: Vec<Uuid>,
+    /// Since when these are a trouble.
+    pub rejecting_since: Option<Timestamp>,
     /// Nothing leaves until a person acts.
     pub dead: Option<Dead>,
     /// A person acted on what was dead since then, and no message has passed yet.
@@ -178,6 +187,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// Nothing happened to it since `before`, and nothing is wrong with it: it is remembered for nothing.
+    pub fn is_forgettable(&self, before: Timestamp) -> bool {
+        let troubles = [self.failing_since, self.rejecting_since, self.returning];
+        let is_well = self.dead.is_none() && self.rejected.is_empty() && troubles.iter().all(Option::is_none);
+        let mut moments = self.sent.iter().chain(&self.refused).chain(&self.closed_until);
+        is_well && moments.all(|moment| *moment < before)
+    }
+
     /// A person acted: as if it had never failed.
     pub fn revive(&mut self) {
         self.returning = self.dead.take().map(|dead| dead.since).or(self.returning);

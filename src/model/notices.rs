@@ -22,6 +22,12 @@ pub enum NoticeKind {
     /// A person acted, and it takes messages again.
     #[serde(rename = "destination.back")]
     DestinationBack { destination: Destination, since: Timestamp },
+    /// One message after the other is refused for good; each is tried all the same.
+    #[serde(rename = "destination.refusing")]
+    DestinationRefusing { destination: Destination, reason: String },
+    /// It took one again.
+    #[serde(rename = "destination.accepting")]
+    DestinationAccepting { destination: Destination, since: Timestamp },
     /// A bot's credentials are refused: none of its rooms is reached.
     #[serde(rename = "bot.denied")]
     BotDenied { surface: String, reason: String },
@@ -39,6 +45,8 @@ impl NoticeKind {
         match self {
             NoticeKind::DestinationDead { .. } => "destination.dead",
             NoticeKind::DestinationBack { .. } => "destination.back",
+            NoticeKind::DestinationRefusing { .. } => "destination.refusing",
+            NoticeKind::DestinationAccepting { .. } => "destination.accepting",
             NoticeKind::BotDenied { .. } => "bot.denied",
             NoticeKind::BotBack { .. } => "bot.back",
             NoticeKind::SourceDenied { .. } => "source.denied",
@@ -52,6 +60,10 @@ impl NoticeKind {
             NoticeKind::DestinationDead { .. } | NoticeKind::DestinationBack { .. } => {
                 format!("destination {}", self.about())
             }
+            // A trouble of its own: it may die of another one meanwhile.
+            NoticeKind::DestinationRefusing { .. } | NoticeKind::DestinationAccepting { .. } => {
+                format!("messages to {}", self.about())
+            }
             NoticeKind::BotDenied { .. } | NoticeKind::BotBack { .. } => format!("bot {}", self.about()),
             NoticeKind::SourceDenied { .. } | NoticeKind::SourceBack { .. } => "source".to_owned(),
         }
@@ -60,9 +72,10 @@ impl NoticeKind {
     /// The name of what is in trouble, for people: of the destination, of the bot, or of the workspaces.
     pub fn about(&self) -> String {
         match self {
-            NoticeKind::DestinationDead { destination, .. } | NoticeKind::DestinationBack { destination, .. } => {
-                destination.to_string()
-            }
+            NoticeKind::DestinationDead { destination, .. }
+            | NoticeKind::DestinationBack { destination, .. }
+            | NoticeKind::DestinationRefusing { destination, .. }
+            | NoticeKind::DestinationAccepting { destination, .. } => destination.to_string(),
             NoticeKind::BotDenied { surface, .. } | NoticeKind::BotBack { surface, .. } => surface.clone(),
             NoticeKind::SourceDenied { workspaces, .. } | NoticeKind::SourceBack { workspaces, .. } => {
                 workspaces.join(", ")
@@ -73,10 +86,14 @@ impl NoticeKind {
     /// It ends a trouble.
     pub fn is_end(&self) -> bool {
         match self {
-            NoticeKind::DestinationBack { .. } | NoticeKind::BotBack { .. } | NoticeKind::SourceBack { .. } => true,
-            NoticeKind::DestinationDead { .. } | NoticeKind::BotDenied { .. } | NoticeKind::SourceDenied { .. } => {
-                false
-            }
+            NoticeKind::DestinationBack { .. }
+            | NoticeKind::DestinationAccepting { .. }
+            | NoticeKind::BotBack { .. }
+            | NoticeKind::SourceBack { .. } => true,
+            NoticeKind::DestinationDead { .. }
+            | NoticeKind::DestinationRefusing { .. }
+            | NoticeKind::BotDenied { .. }
+            | NoticeKind::SourceDenied { .. } => false,
         }
     }
 }

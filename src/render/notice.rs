@@ -14,7 +14,8 @@ pub(super) fn tone(notice: &Notice) -> Tone {
 }
 
 pub(super) fn facts(notice: &Notice, view: &View<'_>) -> Facts {
-    use NoticeKind::{BotBack, BotDenied, DestinationBack, DestinationDead, SourceBack, SourceDenied};
+    use NoticeKind::{BotBack, BotDenied, SourceBack, SourceDenied};
+    use NoticeKind::{DestinationAccepting, DestinationBack, DestinationDead, DestinationRefusing};
     let mut facts = Facts {
         symbol: tone(notice).symbol(),
         notice: Some(notice.kind.name()),
@@ -28,17 +29,26 @@ pub(super) fn facts(notice: &Notice, view: &View<'_>) -> Facts {
         facts.lasted = view.words.duration(millis_between(since, notice.at));
     };
     match &notice.kind {
-        DestinationBack { since, .. } | BotBack { since, .. } | SourceBack { since, .. } => began(*since),
+        DestinationBack { since, .. }
+        | DestinationAccepting { since, .. }
+        | BotBack { since, .. }
+        | SourceBack { since, .. } => began(*since),
         _ => {}
     }
     match &notice.kind {
-        DestinationDead { reason, .. } | BotDenied { reason, .. } | SourceDenied { reason, .. } => {
+        DestinationDead { reason, .. }
+        | DestinationRefusing { reason, .. }
+        | BotDenied { reason, .. }
+        | SourceDenied { reason, .. } => {
             facts.reason = Some(clean::line(reason, REASON)).filter(|reason| !reason.is_empty());
         }
         _ => {}
     }
     match &notice.kind {
-        DestinationDead { destination, .. } | DestinationBack { destination, .. } => {
+        DestinationDead { destination, .. }
+        | DestinationBack { destination, .. }
+        | DestinationRefusing { destination, .. }
+        | DestinationAccepting { destination, .. } => {
             facts.destination = Some(clean::line(&destination.to_string(), NAME));
         }
         BotDenied { surface, .. } | BotBack { surface, .. } => facts.bot = Some(clean::line(surface, NAME)),

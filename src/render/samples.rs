@@ -31,10 +31,14 @@ pub(super) fn least() -> Vec<Sample> {
     let alone = minimal().into_iter().map(|change| Content::Digest { changes: vec![change], why: Folding::Late });
     let notices = notices().into_iter().map(|mut kind| {
         match &mut kind {
-            NoticeKind::DestinationDead { reason, .. } | NoticeKind::BotDenied { reason, .. } => reason.clear(),
+            NoticeKind::DestinationDead { reason, .. }
+            | NoticeKind::DestinationRefusing { reason, .. }
+            | NoticeKind::BotDenied { reason, .. } => reason.clear(),
             NoticeKind::SourceDenied { workspaces, reason } => (workspaces.clear(), reason.clear()).1,
             NoticeKind::SourceBack { workspaces, .. } => workspaces.clear(),
-            NoticeKind::DestinationBack { .. } | NoticeKind::BotBack { .. } => {}
+            NoticeKind::DestinationBack { .. }
+            | NoticeKind::DestinationAccepting { .. }
+            | NoticeKind::BotBack { .. } => {}
         }
         Content::Notice(Notice { at: second(AT_SECOND - 36_000), kind })
     });
@@ -143,6 +147,11 @@ fn notices() -> Vec<NoticeKind> {
             ),
         },
         NoticeKind::DestinationBack { destination: destination(), since },
+        NoticeKind::DestinationRefusing {
+            destination: destination(),
+            reason: text("the webhook answered with status 400"),
+        },
+        NoticeKind::DestinationAccepting { destination: destination(), since },
         NoticeKind::BotDenied { surface: surface(), reason: text("Discord refuses the bot's token (status 401)") },
         NoticeKind::BotBack { surface: surface(), since },
         NoticeKind::SourceDenied {

@@ -178,7 +178,8 @@ pub trait Store: Send + Sync {
     async fn changed_elsewhere(&self) -> Result<bool, StoreError>;
 
     /// Deletes deliveries that ended before `before`, with their attempts, and older changes that no delivery is left
-    /// of; what was created before it and is still open becomes dead. In small steps, so that nobody waits long. Says
+    /// of; what was created before it and is still open becomes dead. Forgets destinations that nothing
+    /// is owed to and nothing happened to since ([`Place::is_forgettable`]). In small steps, so that nobody waits long. Says
     /// how many deliveries went.
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError>;
 }

@@ -115,7 +115,9 @@ fn notices(reason: &str) -> Vec<Notice> {
     let reason = reason.to_owned();
     let kinds = [
         NoticeKind::DestinationDead { destination: destination.clone(), reason: reason.clone() },
-        NoticeKind::DestinationBack { destination, since },
+        NoticeKind::DestinationBack { destination: destination.clone(), since },
+        NoticeKind::DestinationRefusing { destination: destination.clone(), reason: reason.clone() },
+        NoticeKind::DestinationAccepting { destination, since },
         NoticeKind::BotDenied { surface: surface.clone(), reason: reason.clone() },
         NoticeKind::BotBack { surface, since },
         NoticeKind::SourceDenied { workspaces: workspaces.clone(), reason },

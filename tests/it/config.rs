@@ -256,7 +256,9 @@ fn notices() -> impl Iterator<Item = Notice> {
     let (workspaces, reason) = (vec!["warehouse".to_owned()], "it no longer exists".to_owned());
     let kinds = [
         NoticeKind::DestinationDead { destination: destination.clone(), reason: reason.clone() },
-        NoticeKind::DestinationBack { destination, since: at },
+        NoticeKind::DestinationBack { destination: destination.clone(), since: at },
+        NoticeKind::DestinationRefusing { destination: destination.clone(), reason: reason.clone() },
+        NoticeKind::DestinationAccepting { destination, since: at },
         NoticeKind::BotDenied { surface: surface.clone(), reason: reason.clone() },
         NoticeKind::BotBack { surface, since: at },
         NoticeKind::SourceDenied { workspaces: workspaces.clone(), reason },

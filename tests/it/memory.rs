@@ -265,6 +265,7 @@ pub struct Row {
     pub folding: Option<Folding>,
     pub message_id: MessageId,
     pub alone: bool,
+    pub told_elsewhere: bool,
 }
 
 impl Row {
@@ -290,6 +291,7 @@ impl Row {
             tries: self.tries,
             created_at: self.created_at,
             unknown_since: self.unknown_since,
+            told_elsewhere: self.told_elsewhere,
         }
     }
 
@@ -301,6 +303,7 @@ impl Row {
             missed: self.missed,
             attempt: self.attempt(),
             unknown_since: self.unknown_since,
+            told_elsewhere: self.told_elsewhere,
         }
     }
 
@@ -489,6 +492,7 @@ impl Row {
             folding: None,
             message_id: MessageId::OfDelivery,
             alone: false,
+            told_elsewhere: false,
         }
     }
 }
@@ -744,15 +748,18 @@ impl Truth {
     fn free(&mut self, lead: u64) -> Vec<u64> {
         let bound = self.bound_to(lead);
         let unknown_since = self.rows[&lead].unknown_since;
+        let may_be_told = unknown_since.is_some() && !is_planted(Bug::ComesApartUnknown);
         for number in &bound {
             let row = self.rows.get_mut(number).unwrap();
             row.carrier = None;
-            row.unknown_since = row.unknown_since.or(unknown_since);
+            row.unknown_since = unknown_since;
+            row.told_elsewhere = may_be_told;
         }
         if !bound.is_empty() {
             let row = self.rows.get_mut(&lead).unwrap();
             row.folding = None;
             row.message_id = MessageId::Fresh;
+            row.told_elsewhere = may_be_told;
         }
         bound
     }
@@ -977,6 +984,8 @@ impl Truth {
             let newest = !keys.iter().any(|other| (&other.0, &other.1) == (&key.0, &key.1) && other.2 > key.2);
             ms(kept.news.at()) >= before || used.contains(key) || (key.0.is_empty() && newest)
         });
+        let owed: BTreeSet<String> = self.open_rows().map(|(_, row)| row.to.to_string()).collect();
+        self.places.retain(|name, place| owed.contains(name) || !place.is_forgettable(before));
         self.writes += 1;
         deleted
     }

@@ -69,6 +69,8 @@ on_every_store! {
     other_words_leave_under_another_id,
     one_late_change_is_told_as_late_and_gathers_more_until_it_may_have_arrived,
     a_digest_that_is_refused_falls_apart_and_is_folded_no_more,
+    what_comes_apart_from_a_message_that_may_have_arrived_knows_it,
+    what_comes_apart_from_a_message_that_did_not_arrive_is_repeated_under_its_own_id,
     a_digest_that_dies_takes_what_it_told_along_and_each_can_be_brought_back,
     what_a_discarded_message_was_to_tell_waits_for_itself,
     what_is_under_way_cannot_be_taken_back,
@@ -81,6 +83,7 @@ on_every_store! {
     after_an_outage_nothing_waits_for_the_retry_it_had_planned,
     several_subscriptions_make_one_message_and_count_as_several,
     a_run_tells_its_history,
+    a_destination_that_is_remembered_for_nothing_is_forgotten,
     when_a_workspace_was_seen_is_remembered,
     what_is_bound_to_a_message_goes_when_that_goes,
 }
@@ -709,6 +712,34 @@ async fn a_digest_that_is_refused_falls_apart_and_is_folded_no_more(scene: Scene
     assert_eq!(scene.balance().await.dead, 5, "refused by itself, it is dead");
 }
 
+async fn what_comes_apart_from_a_message_that_may_have_arrived_knows_it(scene: Scene) {
+    let digest = digest(&scene).await;
+    assert!(!digest.lead.told_elsewhere);
+    scene.settle(&digest, Next::Unknown { at: at(110) }).await;
+    let again = scene.only(at(110)).await;
+    assert!(!again.lead.told_elsewhere, "under its own id");
+    scene.settle(&again, Next::Rejected).await;
+    let scene = scene.reopen().await;
+    for _ in 0..5 {
+        let message = scene.only(at(200)).await;
+        assert_eq!((message.lead.unknown_since, message.lead.told_elsewhere), (Some(at(100)), true));
+        assert_ne!(message.message_id, digest.message_id);
+        scene.settle(&message, Next::Delivered).await;
+    }
+    assert_eq!(scene.balance().await.delivered, 5);
+}
+
+async fn what_comes_apart_from_a_message_that_did_not_arrive_is_repeated_under_its_own_id(scene: Scene) {
+    let digest = digest(&scene).await;
+    scene.settle(&digest, Next::Rejected).await;
+    let message = scene.only(at(200)).await;
+    assert_eq!((message.lead.unknown_since, message.lead.told_elsewhere), (None, false));
+    scene.settle(&message, Next::Unknown { at: at(100) }).await;
+    let again = scene.only(at(200)).await;
+    assert_eq!((again.lead.unknown_since, again.lead.told_elsewhere), (Some(at(100)), false));
+    assert_eq!(again.message_id, message.message_id);
+}
+
 async fn a_digest_that_dies_takes_what_it_told_along_and_each_can_be_brought_back(scene: Scene) {
     let digest = digest(&scene).await;
     scene.settle(&digest, Next::Unknown { at: at(110) }).await;
@@ -895,6 +926,21 @@ async fn a_run_tells_its_history(scene: Scene) {
     let (row, attempts) = &whole[0].deliveries[0];
     assert_eq!((row.delivery.to.clone(), row.state, attempts.len()), (room("ops"), DeliveryState::Unknown, 1));
     assert_eq!(scene.store.history(&warehouse().key(), &run_id("r2"), 9).await.unwrap(), []);
+}
+
+async fn a_destination_that_is_remembered_for_nothing_is_forgotten(scene: Scene) {
+    scene.record(&moved("r1", 1, &["quiet", "busy"])).await;
+    let messages = scene.claim(at(20), 2).await;
+    let quiet = messages.iter().find(|message| message.lead.to == room("quiet")).unwrap();
+    scene.settle(quiet, Next::Delivered).await;
+    let remembered = async || -> Vec<String> {
+        let places = scene.store.places().await.unwrap();
+        places.into_iter().filter(|row| !row.place.sent.is_empty()).map(|row| row.to.to_string()).collect()
+    };
+    scene.store.prune(at(20)).await.unwrap();
+    assert_eq!(remembered().await, ["busy", "quiet"], "used at that very moment");
+    scene.store.prune(at(21)).await.unwrap();
+    assert_eq!(remembered().await, ["busy"], "a message is under way there");
 }
 
 async fn when_a_workspace_was_seen_is_remembered(scene: Scene) {

@@ -45,9 +45,9 @@ async fn a_paused_clock_stands_still_while_the_store_works() {
 }
 
 #[tokio::test]
-async fn only_a_file_is_a_store_so_far() {
+async fn only_a_file_or_a_server_is_a_store() {
     for (url, word) in [
-        ("postgres://u:hunter2@db/x", "not built in yet"),
+        ("postgres://u:hunter2@db:port/x", "no address of a PostgreSQL"),
         ("mysql://u:hunter2@db/x", "sqlite:PATH"),
         ("callboard.db", "sqlite:PATH"),
         ("sqlite:", "PATH is a file"),

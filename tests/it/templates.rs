@@ -283,6 +283,7 @@ fn chinese_readers_read_chinese() {
         if let Content::Notice(Notice {
             kind:
                 NoticeKind::DestinationDead { reason, .. }
+                | NoticeKind::DestinationRefusing { reason, .. }
                 | NoticeKind::BotDenied { reason, .. }
                 | NoticeKind::SourceDenied { reason, .. },
             ..

@@ -112,12 +112,11 @@ impl<'a> Known<'a> {
     pub async fn late(&self, to: &Destination) -> Result<bool, StoreError> {
         let (place, terms) = (Place::default(), Terms { paces: &[], repetitions: Repetitions::Merged });
         let is_late = |row: DeliveryRow| {
-            let Delivery { news: News::Change(change), attempt, created_at, unknown_since, .. } = row.delivery else {
-                return false;
-            };
+            let Delivery { news, attempt, created_at, unknown_since, told_elsewhere, .. } = row.delivery;
+            let News::Change(change) = news else { return false };
             let (urgent, missed) = (change.is_urgent(), change.unseen_since.is_some());
             let workspace = change.workspace.key();
-            let head = Waiting { workspace, created_at, urgent, missed, attempt, unknown_since };
+            let head = Waiting { workspace, created_at, urgent, missed, attempt, unknown_since, told_elsewhere };
             let queue = Queue { to, place: &place, head, run: Vec::new(), waiting: 0 };
             let plan = delivery::plan(&queue, terms, Prefer::default(), true, self.now);
             matches!(plan, Plan::CatchUp { .. })

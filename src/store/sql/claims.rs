@@ -95,6 +95,7 @@ impl Head {
                 attempt: row.get(7)?,
                 created_at: rows::moment(row, 8)?,
                 unknown_since: rows::maybe_moment(row, 9)?,
+                told_elsewhere: row.get(13)?,
                 urgent: row.get(10)?,
                 missed: row.get(11)?,
             },
@@ -267,6 +268,8 @@ impl Claim<'_> {
                 missed: row.get(4)?,
                 attempt: row.get(5)?,
                 unknown_since: rows::maybe_moment(row, 6)?,
+                // Such a one may not be told with others.
+                told_elsewhere: false,
             };
             prefix.push((row.get(0)?, waiting));
         }

@@ -219,6 +219,7 @@ impl<E: Engine> Store for Database<E> {
         }
         let deleted = self.prune_by(sql::FIND_OLD_DELIVERIES, prunes::delete_deliveries, before).await?;
         self.prune_by(sql::FIND_OLD_CHANGES, prunes::delete_changes, before).await?;
+        self.write(move |session| prunes::forget_places(session, before)).await?;
         Ok(deleted)
     }
 }

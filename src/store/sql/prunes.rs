@@ -1,6 +1,7 @@
 //! Retention: what is too old to be worth sending, and what ended long ago. Each call is one small step.
 
 use super::queues::{self, End};
+use super::reads;
 use super::session::{Result, Row, Session, Value, values};
 use super::statements as sql;
 use crate::model::Timestamp;
@@ -59,4 +60,13 @@ pub fn delete_changes(session: &dyn Session, numbers: &[i64], before: Timestamp)
         deleted += session.execute(sql::DELETE_OLD_CHANGE, values![number, before.as_millisecond()])?;
     }
     Ok(deleted)
+}
+
+pub fn forget_places(session: &dyn Session, before: Timestamp) -> Result<()> {
+    for row in reads::places(session)? {
+        if row.open == 0 && row.place.is_forgettable(before) {
+            session.execute(sql::DROP_PLACE, values![row.to.to_string()])?;
+        }
+    }
+    Ok(())
 }

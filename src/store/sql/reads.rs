@@ -63,7 +63,7 @@ pub fn history(session: &dyn Session, workspace: &WorkspaceKey, run: &RunId, lim
 }
 
 fn numbered(row: &Row) -> Result<(DeliveryRow, i64)> {
-    Ok((rows::delivery_row(row)?, row.get(16)?))
+    Ok((rows::delivery_row(row)?, row.get(17)?))
 }
 
 pub fn deliveries(session: &dyn Session, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>> {

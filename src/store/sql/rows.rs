@@ -56,7 +56,7 @@ pub fn state(row: &Row, column: usize) -> Result<DeliveryState> {
 /// Whether a row of `changes` in this workspace is a notice.
 pub const OF_NOTICES: &str = "";
 
-/// The nine columns of `DELIVERY`, with which `DELIVERY_COLUMNS` begins too.
+/// The ten columns of `DELIVERY`, with which `DELIVERY_COLUMNS` begins too.
 pub fn delivery(row: &Row) -> Result<Delivery> {
     let is_notice = row.text(6)? == OF_NOTICES;
     Ok(Delivery {
@@ -67,24 +67,25 @@ pub fn delivery(row: &Row) -> Result<Delivery> {
         tries: row.get(8)?,
         created_at: moment(row, 4)?,
         unknown_since: maybe_moment(row, 5)?,
+        told_elsewhere: row.get(9)?,
         news: if is_notice { News::Notice(json(row, 7)?) } else { News::Change(json(row, 7)?) },
     })
 }
 
 pub fn delivery_row(row: &Row) -> Result<DeliveryRow> {
-    let state = state(row, 9)?;
-    let folded_into = row.get::<Option<String>>(14)?.map(|id| id.parse()).transpose();
-    let folded_into = folded_into.map_err(|error| unreadable(14, error))?;
+    let state = state(row, 10)?;
+    let folded_into = row.get::<Option<String>>(15)?.map(|id| id.parse()).transpose();
+    let folded_into = folded_into.map_err(|error| unreadable(15, error))?;
     let waits = matches!(state, DeliveryState::Pending | DeliveryState::InFlight | DeliveryState::Unknown);
     Ok(DeliveryRow {
         delivery: delivery(row)?,
         state,
-        next_at: if waits && folded_into.is_none() { maybe_moment(row, 10)? } else { None },
-        reason: row.get(11)?,
-        settled_at: maybe_moment(row, 12)?,
-        subscriptions: subscriptions(&row.get::<String>(13)?),
+        next_at: if waits && folded_into.is_none() { maybe_moment(row, 11)? } else { None },
+        reason: row.get(12)?,
+        settled_at: maybe_moment(row, 13)?,
+        subscriptions: subscriptions(&row.get::<String>(14)?),
         folded_into,
-        folding: folding(row, 15)?,
+        folding: folding(row, 16)?,
     })
 }
 

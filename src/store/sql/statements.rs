@@ -1,5 +1,6 @@
 //! Every statement, as a constant, in words that SQLite and PostgreSQL both know; PostgreSQL leaves out `INDEXED BY`.
-//! Tests prepare each against both migrated schemas, and look at the plans of those that run for every message.
+//! A test prepares each against SQLite's schema and looks at the plans of those that run for every message; that
+//! PostgreSQL understands them too, is for the contract that both keep.
 
 // ------------------------------------------------------------------------------------------------ the group commit
 
@@ -120,13 +121,14 @@ pub const COUNT_IN_FLIGHT: &str = "
     SELECT count(*) FROM deliveries INDEXED BY deliveries_in_flight
     WHERE state = 'in_flight' AND destination >= ?1 AND destination < ?1 || '~'";
 
-/// What is known of a row before its message is made: ten columns for `Head::of_row`.
+/// What is known of a row before its message is made: the columns of `Head::of_row`.
 pub const HEAD: &str = "
     SELECT number, destination, workspace, run, template, folding, wire_id, attempt, created_at, unknown_at,
       urgent, missed,
       state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> '' AND NOT EXISTS (
         SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
-        WHERE told.carrier = deliveries.number AND told.state = 'pending')
+        WHERE told.carrier = deliveries.number AND told.state = 'pending'),
+      alone = 2
     FROM deliveries WHERE number = ?1";
 
 /// A queue from its head on, and whether each row may be told by the head's message.
@@ -163,7 +165,8 @@ pub const FOLDABLE_QUEUES: &str = "
     ORDER BY lane, number LIMIT ?4";
 
 pub const DELIVERY: &str = "
-    SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json, d.tries
+    SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json, d.tries,
+      d.alone = 2
     FROM deliveries AS d JOIN changes AS c ON c.workspace = d.workspace AND c.run = d.run AND c.sequence = d.sequence
     WHERE d.number = ?1";
 
@@ -213,10 +216,11 @@ pub const END: &str = "
 
 /// Its message was refused, and it leaves by itself from now on.
 pub const ALONE: &str = "
-    UPDATE deliveries SET state = 'pending', next_at = ?2, reason = ?3, alone = 1 WHERE number = ?1";
+    UPDATE deliveries SET state = 'pending', next_at = ?2, reason = ?3, alone = CASE WHEN alone = 2 THEN 2 ELSE 1 END WHERE number = ?1";
 
 /// Its message tells nothing but itself from now on, and so under a new id.
-pub const UNFOLD: &str = "UPDATE deliveries SET folding = NULL, wire_id = '' WHERE number = ?1";
+pub const UNFOLD: &str = "
+    UPDATE deliveries SET folding = NULL, wire_id = '', alone = CASE WHEN unknown_at IS NULL THEN alone ELSE 2 END WHERE number = ?1";
 
 /// What ?1 told was told.
 pub const END_BOUND: &str = "
@@ -226,9 +230,10 @@ pub const END_BOUND: &str = "
 
 /// What ?1 was to tell waits for itself again; it may have been told where ?1 may have.
 pub const FREE_BOUND: &str = "
-    UPDATE deliveries INDEXED BY deliveries_bound SET carrier = NULL, unknown_at = coalesce(unknown_at,
-      (SELECT lead.unknown_at FROM deliveries AS lead WHERE lead.number = ?1))
-    WHERE carrier = ?1 AND state = 'pending'";
+    UPDATE deliveries INDEXED BY deliveries_bound SET carrier = NULL,
+      unknown_at = lead.unknown_at, alone = CASE WHEN lead.unknown_at IS NULL THEN deliveries.alone ELSE 2 END
+    FROM (SELECT unknown_at FROM deliveries WHERE number = ?1) AS lead
+    WHERE deliveries.carrier = ?1 AND deliveries.state = 'pending'";
 
 /// Another one's message that is to tell it is under way, or may have arrived.
 pub const MAY_BE_TOLD: &str = "
@@ -265,7 +270,7 @@ pub const ALL_PLACES: &str = "SELECT destination, place FROM destinations";
 
 pub const DELIVERY_COLUMNS: &str = "
     SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json,
-      d.tries, d.state, d.next_at, d.reason, d.settled_at, d.subscription, lead.id, d.folding, d.number
+      d.tries, d.alone = 2, d.state, d.next_at, d.reason, d.settled_at, d.subscription, lead.id, d.folding, d.number
     FROM deliveries AS d JOIN changes AS c ON c.workspace = d.workspace AND c.run = d.run AND c.sequence = d.sequence
     LEFT JOIN deliveries AS lead ON lead.number = d.carrier";
 
@@ -362,7 +367,7 @@ pub const DELETE_OLD_CHANGE: &str = "
 
 // --------------------------------------------------------------------------------------------------------- figures
 
-pub const COUNT_BY_STATE: &str = "SELECT state, count(*) FROM deliveries GROUP BY state";
+pub const COUNT_BY_STATE: &str = "SELECT state, count(*) FROM deliveries GROUP BY state ORDER BY state";
 
 /// Of the superseded ones.
 pub const COUNT_TOLD: &str = "

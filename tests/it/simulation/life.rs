@@ -23,7 +23,7 @@ use super::world::{self, Door, Key, STANDING_TEMPLATE, World};
 use crate::memory::{Around, Faults, MemoryStore};
 
 /// What a set of lives has to see, or it proves too little.
-pub const WHAT_MUST_HAPPEN: [&str; 12] = [
+pub const WHAT_MUST_HAPPEN: [&str; 16] = [
     "delivered",
     "seen twice",
     "digest",
@@ -36,7 +36,14 @@ pub const WHAT_MUST_HAPPEN: [&str; 12] = [
     "stale poll",
     "unknown at a start",
     "given up",
+    "pruned",
+    "out of tries",
+    "refuses",
+    "outage",
 ];
+
+/// What a message may have heard at its last try, by what its row says.
+const COSTS_A_TRY: [&str; 4] = ["Down", "Mute", "Deaf", "a fault of callboard's own"];
 
 pub type Counts = Vec<(&'static str, u64)>;
 
@@ -69,6 +76,15 @@ struct Life {
     discarded: BTreeSet<Key>,
     /// Brought back by a person: what came after may have been told meanwhile.
     retried: BTreeSet<Key>,
+    /// Deleted, and given up because they waited so long.
+    pruned: BTreeSet<Key>,
+    expired: BTreeSet<Key>,
+    /// How the attempts of what was deleted ended, by its number and theirs.
+    outcomes: BTreeMap<(u64, usize), Option<String>>,
+    /// Rows whose death was judged.
+    judged: BTreeSet<u64>,
+    /// When a person last brought each place back.
+    revived: BTreeMap<usize, Duration>,
     counts: BTreeMap<&'static str, u64>,
     watches: usize,
     was_stale: bool,
@@ -131,6 +147,11 @@ impl Life {
             oracle,
             discarded,
             retried,
+            pruned: BTreeSet::new(),
+            expired: BTreeSet::new(),
+            outcomes: BTreeMap::new(),
+            judged: BTreeSet::new(),
+            revived: BTreeMap::new(),
             counts,
             watches: 0,
             was_stale: false,
@@ -166,7 +187,7 @@ impl Life {
                 return;
             }
         }
-        self.peace();
+        self.peace(scenario.seed.is_multiple_of(2));
         self.check_end();
     }
 
@@ -210,7 +231,7 @@ impl Life {
     fn outlets(&self) -> Outlets {
         let outlet = |name: &'static str| {
             let door = Door { world: Arc::clone(&self.world), store: Arc::clone(&self.store), name };
-            let prefer = if name == "lossy" { Prefer::NoDuplicate } else { Prefer::NoLoss };
+            let prefer = if prefers_loss(name) { Prefer::NoDuplicate } else { Prefer::NoLoss };
             Outlet { prefer, ..Outlet::of(Arc::new(door)) }
         };
         let mut outlets = Outlets::default();
@@ -263,10 +284,17 @@ impl Life {
                 self.world().steady += Duration::from_secs(60 * u64::from(minutes));
                 self.start();
             }
+            Event::Outage(place, hours) => self.outage(place, hours),
+            Event::Blind(hours) => {
+                self.hours(hours);
+                self.poll(0);
+            }
+            Event::Prune(hours) => self.prune(hours),
             Event::Retry => self.retry(),
             Event::Discard(number) => self.discard(usize::from(number)),
             Event::Revive(place) => self.revive(place),
             Event::ClockBack(seconds) => self.world().behind += Duration::from_secs(u64::from(seconds)),
+            Event::ClockAhead(seconds) => self.world().jumps_ahead(Duration::from_secs(u64::from(seconds))),
             Event::Guest(place, run) => self.guest(place, run),
             Event::Housekeeping => self.housekeeping(),
         }
@@ -376,9 +404,11 @@ impl Life {
     /// Time passes as in a service: the dispatcher looks when it said it would, polls come every five seconds.
     fn pass(&mut self, span: Duration, polls: bool) {
         let end = self.world().steady + span;
-        for _ in 0..60 {
-            let now = self.now();
+        for _ in 0..200 {
+            let (now, before) = (self.now(), self.world().arrivals.len());
             let next = self.within(async |process| process.dispatcher.tick(now).await);
+            // What was sent leaves its destination free for the next one.
+            let next = if self.world().arrivals.len() > before { Some(now) } else { next };
             if self.troubles().died || self.world().broken.is_some() {
                 return;
             }
@@ -395,6 +425,52 @@ impl Life {
         self.world().steady += left;
         if polls {
             self.poll(0);
+        }
+    }
+
+    /// Nobody polls; the dispatcher does what it would.
+    fn hours(&mut self, hours: u8) {
+        let mut left = u64::from(hours);
+        while left > 0 && self.world().broken.is_none() && !self.troubles().died {
+            let span = left.min(6);
+            self.pass(Duration::from_secs(3_600 * span), false);
+            self.after_each_step();
+            left -= span;
+        }
+    }
+
+    fn outage(&mut self, place: usize, hours: u8) {
+        self.count("outage");
+        self.world().becomes(place, Condition::Down);
+        self.hours(hours);
+        self.world().becomes(place, Condition::Good);
+    }
+
+    fn prune(&mut self, hours: u8) {
+        let before = self.now() - Duration::from_secs(3_600 * u64::from(hours));
+        let rows = views::all(&self.store);
+        assert!(matches!(self.calm.prune(before).now_or_never(), Some(Ok(_))));
+        let left: BTreeMap<u64, _> = views::all(&self.store).into_iter().map(|row| (row.number, row)).collect();
+        for row in rows {
+            let was_open = row.is_open();
+            match left.get(&row.number) {
+                None if was_open || row.settled_at.is_none_or(|at| at >= before) => {
+                    self.world().breaks(format!("no loss: {} was deleted too early", named(&row.key)));
+                }
+                None => {
+                    self.count("pruned");
+                    let outcomes = row.outcomes.into_iter().enumerate();
+                    self.outcomes.extend(outcomes.map(|(index, outcome)| ((row.number, index + 1), outcome)));
+                    self.pruned.insert(row.key);
+                }
+                Some(now) if was_open && now.state == DeliveryState::Dead => {
+                    if row.created_at >= before {
+                        self.world().breaks(format!("no loss: {} was given up too early", named(&row.key)));
+                    }
+                    self.expired.insert(row.key);
+                }
+                Some(_) => {}
+            }
         }
     }
 
@@ -422,6 +498,8 @@ impl Life {
             assert!(matches!(self.calm.revive(&to, now).now_or_never(), Some(Ok(_))));
         }
         self.world().mend(place);
+        let steady = self.world().steady;
+        self.revived.insert(place, steady);
         self.within(async |process| process.dispatcher.wake());
     }
 
@@ -443,11 +521,8 @@ impl Life {
                 let said = format!("bound: {} was seen {copies} times, with {unknown} unknown attempts", named(key));
                 self.world().breaks(said);
             }
-            if *copies > 1 && PLACES[key.0] == "lossy" {
+            if *copies > 1 && prefers_loss(PLACES[key.0]) {
                 self.world().breaks(format!("no duplicate: {} was seen {copies} times", named(key)));
-            }
-            if *copies > 1 && PLACES[key.0] == "hook" {
-                self.world().breaks(format!("merged: {} was seen {copies} times", named(key)));
             }
         }
         if copies.values().any(|(copies, _)| *copies > 1) {
@@ -455,6 +530,7 @@ impl Life {
         }
         self.check_rows();
         self.check_order();
+        self.check_troubles();
     }
 
     /// How often people saw each change, and how many attempts at it may have arrived unknown to the bot.
@@ -467,7 +543,11 @@ impl Life {
         }
         for request in &self.world().arrivals {
             let (number, attempt) = request.lead;
-            let unknown = views::outcome(&self.store, number, attempt).is_none_or(|outcome| outcome == "unknown");
+            let outcome = match self.outcomes.get(&request.lead) {
+                Some(outcome) => outcome.clone(),
+                None => views::outcome(&self.store, number, attempt),
+            };
+            let unknown = outcome.is_none_or(|outcome| outcome == "unknown");
             for key in request.keys.iter().filter(|_| unknown) {
                 copies.entry(key.clone()).or_default().1 += 1;
             }
@@ -482,7 +562,10 @@ impl Life {
     /// Exactly what is owed is there.
     fn check_rows(&mut self) {
         let rows: BTreeSet<Key> = views::all(&self.store).into_iter().map(|row| row.key).collect();
-        let missing = self.oracle.expected.keys().find(|key| !rows.contains(*key) && !self.oracle.is_doubtful(key));
+        let missing = {
+            let is_known = |key: &Key| rows.contains(key) || self.pruned.contains(key) || self.oracle.is_doubtful(key);
+            self.oracle.expected.keys().find(|key| !is_known(key))
+        };
         if let Some(key) = missing {
             let said = format!("no loss: {} was never owed", named(key));
             self.world().breaks(said);
@@ -513,8 +596,43 @@ impl Life {
         }
     }
 
+    /// A destination that takes nothing any more is a trouble that was told, however it shows.
+    fn check_troubles(&mut self) {
+        let dead = |row: &views::Seen| row.state == DeliveryState::Dead && !self.judged.contains(&row.number);
+        let dead: Vec<_> = views::all(&self.store).into_iter().filter(dead).collect();
+        for row in dead {
+            self.judged.insert(row.number);
+            let place = row.key.0;
+            let is_of_tries = COSTS_A_TRY.iter().any(|why| row.reason.contains(why));
+            let failed = self.world().failed_first.get(&row.number).copied();
+            let Some(failed) = failed.filter(|_| is_of_tries) else { continue };
+            self.count("out of tries");
+            let since = self.world().places[place].answered.max(self.revived.get(&place).copied());
+            // A clock that went back makes the days shorter.
+            let is_plain = since.is_none_or(|since| since < failed) && self.world().behind == Duration::ZERO;
+            if is_plain && !views::in_trouble(&self.store, &format!("destination {}", PLACES[place])) {
+                let said = format!("told: {} ran out of tries, and nobody hears of {}", named(&row.key), PLACES[place]);
+                self.world().breaks(said);
+            }
+        }
+        for (place, name) in PLACES.iter().enumerate() {
+            let refuses = self.world().places[place].rejected.len() >= 5;
+            if refuses && views::in_flight(&self.store, name).is_none() {
+                self.count("refuses");
+                if !views::in_trouble(&self.store, &format!("messages to {name}")) {
+                    self.world().breaks(format!("told: {name} refuses each message, and nobody hears of it"));
+                }
+            }
+        }
+    }
+
     /// The faults stop, people mend what is dead, and time passes until nothing is owed.
-    fn peace(&mut self) {
+    ///
+    /// Where people bring every place back (`all`), everything is due at once, and the slowest pace carries what these
+    /// lives owe within an hour. Where nobody does, a message may have its longest wait before it, 24 hours and a fifth,
+    /// and those behind it go at once; a clock that went back makes that 29 hours at most. A second hour for what is
+    /// written down late.
+    fn peace(&mut self, all: bool) {
         self.world().note(|| "── peace".to_owned());
         *self.troubles() = Troubles::default();
         for place in 0..PLACES.len() {
@@ -525,19 +643,24 @@ impl Life {
         self.housekeeping();
         self.poll(0);
         self.poll(0);
-        for _ in 0..80 {
+        if all {
+            (0..PLACES.len()).for_each(|place| self.revive(place));
+        }
+        for _ in 0..if all { 2 } else { 31 } {
             // What happened may be written down late.
             for place in views::dead(&self.store) {
                 self.revive(place);
             }
             self.pass(Duration::from_secs(3_600), true);
+            // What that poll found.
+            self.pass(Duration::from_secs(600), false);
             self.after_each_step();
             if self.world().broken.is_some() || views::any_open(&self.store).is_none() {
                 return;
             }
         }
         let open = views::any_open(&self.store).unwrap_or_default();
-        self.world().breaks(format!("liveness: still owed after days of peace: {open}"));
+        self.world().breaks(format!("liveness: still owed after so long a peace: {open}"));
     }
 
     fn check_end(&mut self) {
@@ -582,21 +705,42 @@ impl Life {
 
     /// A message dies only of what it may die of.
     fn check_death(&mut self, reason: &str, key: &Key) {
-        let lossy = PLACES[key.0] == "lossy" && reason.contains("may have arrived");
+        let lossy = prefers_loss(PLACES[key.0]) && reason.contains("may have arrived");
+        if lossy && PLACES[key.0] == "hook" && !self.came_apart(key) {
+            self.world().breaks(format!("no loss: {} would have been recognised", named(key)));
+        }
         if lossy {
             self.count("given up");
         }
-        if !lossy && !reason.contains("Refusing") {
+        let refused = ["Refusing", "Hostile"].iter().any(|why| reason.contains(why));
+        // That it was told is judged when it happens.
+        let out_of_tries = COSTS_A_TRY.iter().any(|why| reason.contains(why)) && self.is_worn_out(key);
+        if !lossy && !refused && !out_of_tries && !self.expired.contains(key) {
             self.world().breaks(format!("no loss: {} died of {reason:?}", named(key)));
         }
+    }
+
+    /// It, or the message that was to tell it, used up its tries.
+    fn is_worn_out(&self, key: &Key) -> bool {
+        let world = self.world();
+        let leads: BTreeSet<u64> =
+            world.arrivals.iter().filter(|one| one.keys.contains(key)).map(|one| one.lead.0).collect();
+        leads.iter().any(|lead| world.arrivals.iter().filter(|one| one.lead.0 == *lead).count() >= 18)
+    }
+
+    /// It was told together with others.
+    fn came_apart(&self, key: &Key) -> bool {
+        self.world().arrivals.iter().any(|arrival| arrival.keys.len() > 1 && arrival.keys.contains(key))
     }
 
     /// A trouble is told once, and its end only after it.
     fn check_notices(&mut self) {
         let told = views::announced(&self.store);
-        let mut in_trouble = BTreeSet::new();
+        let mut last = BTreeMap::new();
         for (subject, is_end) in &told {
-            let alternates = if *is_end { in_trouble.remove(subject) } else { in_trouble.insert(subject.clone()) };
+            let before = last.insert(subject.clone(), *is_end);
+            // The first ones may be deleted.
+            let alternates = before.map_or(!is_end || !self.pruned.is_empty(), |before| before != *is_end);
             if !alternates {
                 self.world().breaks(format!("notices: {subject} was told twice in a row (end: {is_end})"));
             }
@@ -606,6 +750,11 @@ impl Life {
             self.count("notice");
         }
     }
+}
+
+/// Of these, `hook` recognises what comes again under the same id.
+fn prefers_loss(name: &str) -> bool {
+    matches!(name, "lossy" | "hook")
 }
 
 /// Whatever can go on without time passing goes on.

@@ -19,9 +19,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use self::life::live;
-use self::scenario::{Event, Scenario};
+use self::scenario::Scenario;
 
-/// Lives that broke a promise once: a seed and the numbers of the events that are needed for it.
+/// Lives that broke a promise once, with the events that are needed for it.
 const REGRESSIONS: &str = include_str!("regressions.txt");
 
 /// A promise that was broken.
@@ -51,7 +51,7 @@ fn no_promise_is_broken_in_any_life() {
         panic!("{:#?}\n{trace}\n{:?}", scenario.events, broken.map_err(|broken| broken.rule));
     }
     for line in REGRESSIONS.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        let scenario = kept(line);
+        let scenario: Scenario = serde_json::from_str(line).expect("a scenario");
         if let Err(broken) = live(&scenario, true) {
             panic!("it happens again: {line}\n{}\n{}", broken.trace.join("\n"), broken.rule);
         }
@@ -138,17 +138,7 @@ fn shortened(scenario: Scenario, broken: Broken) -> (Scenario, Broken) {
 }
 
 fn story(scenario: &Scenario, broken: &Broken) -> String {
-    let original = Scenario::of(scenario.seed);
-    let mut numbers = Vec::new();
-    let mut left = scenario.events.iter();
-    let mut wanted = left.next();
-    for (number, event) in original.events.iter().enumerate() {
-        if wanted == Some(event) {
-            numbers.push(number.to_string());
-            wanted = left.next();
-        }
-    }
-    let line = format!("{} {}", scenario.seed, numbers.join(","));
+    let line = serde_json::to_string(scenario).unwrap();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/simulation/regressions.txt");
     let kept = std::fs::OpenOptions::new().append(true).open(file);
     let kept = kept.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()));
@@ -158,17 +148,4 @@ fn story(scenario: &Scenario, broken: &Broken) -> String {
     }
     let _ = write!(story, "\n{}\n\nkept in regressions.txt: {line} ({kept:?})", broken.trace.join("\n"));
     story
-}
-
-/// A line of `regressions.txt`: the seed, and which of its events happen.
-fn kept(line: &str) -> Scenario {
-    let (seed, numbers) = line.split_once(' ').expect("a seed and the numbers of events");
-    let mut scenario = Scenario::of(seed.parse().expect("a seed"));
-    let events: Vec<Event> = numbers
-        .split(',')
-        .filter(|number| !number.is_empty())
-        .map(|number| scenario.events[number.parse::<usize>().expect("the number of an event")])
-        .collect();
-    scenario.events = events;
-    scenario
 }

@@ -1,7 +1,9 @@
 //! What happens in one simulated life of the bot, made from a seed.
 
+use serde::{Deserialize, Serialize};
+
 /// Everything that a seed decides before the first step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scenario {
     pub seed: u64,
     pub runs: usize,
@@ -10,14 +12,14 @@ pub struct Scenario {
 }
 
 /// A standing subscription.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Wish {
     pub place: usize,
     pub on: On,
     pub template: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum On {
     Everything,
     Failures,
@@ -30,7 +32,7 @@ pub const PLACES: [&str; 7] = ["slow", "nonce:1", "nonce:2", "hook", "plain", "l
 pub const OPERATORS: usize = 6;
 
 /// How a destination answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     Good,
     /// Connections are refused.
@@ -43,6 +45,10 @@ pub enum Condition {
     Limiting(Option<u16>, bool),
     /// It refuses every digest, and takes single messages.
     Picky,
+    /// It takes a digest without an answer, and refuses it when it comes again.
+    Fickle,
+    /// It refuses every message for good.
+    Hostile,
     /// This one message is refused.
     Refusing,
     Gone,
@@ -56,7 +62,7 @@ pub enum Condition {
 }
 
 /// A verb of the store that fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verb {
     Record,
     Claim,
@@ -65,7 +71,7 @@ pub enum Verb {
     Any,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// Time passes, and the bot does what it would do meanwhile.
     Wait(u32),
@@ -90,6 +96,12 @@ pub enum Event {
     StoreFails(Verb, bool, u8),
     /// The process dies now.
     Crash,
+    /// Nothing that this place is sent arrives, for hours.
+    Outage(usize, u8),
+    /// Nobody can see the pipelines, for hours.
+    Blind(u8),
+    /// What ended so many hours ago is deleted, and what waits for so long is given up.
+    Prune(u8),
     /// The process dies in the next of these verbs, before or after it was committed.
     CrashIn(Verb, bool),
     /// Nobody is there for so many minutes.
@@ -100,6 +112,8 @@ pub enum Event {
     Revive(usize),
     /// The clock goes back by so many seconds.
     ClockBack(u16),
+    /// The clock jumps ahead by so many seconds.
+    ClockAhead(u32),
     /// Another process subscribed; housekeeping has not seen it yet.
     Guest(usize, usize),
     Housekeeping,
@@ -139,7 +153,7 @@ fn event(random: &mut fastrand::Rng, runs: usize, trouble: usize) -> Event {
         22..=23 => Event::Tick,
         24 => Event::Answer,
         25 => Event::Housekeeping,
-        n => match n % 16 {
+        _ => match random.usize(0..19) {
             0..=4 => Event::Becomes(place, condition(random)),
             5 => Event::Becomes(place, Condition::Good),
             6 => Event::StoreFails(verb, random.bool(), random.u8(1..4)),
@@ -157,13 +171,20 @@ fn event(random: &mut fastrand::Rng, runs: usize, trouble: usize) -> Event {
             12 => Event::Revive(place),
             13 => Event::ClockBack([1, 30, 4_000][random.usize(0..3)]),
             14 => Event::Guest(random.usize(0..OPERATORS), run),
+            15 => Event::Prune([1, 30, 100][random.usize(0..3)]),
+            16 => Event::ClockAhead([60, 4_000, 100_000][random.usize(0..3)]),
+            17 => match random.u8(0..4) {
+                0 => Event::Outage(place, [5, 30, 100, 130][random.usize(0..4)]),
+                1 => Event::Blind([5, 30, 60][random.usize(0..3)]),
+                _ => Event::Becomes(place, Condition::Hostile),
+            },
             _ => Event::Answer,
         },
     }
 }
 
 fn condition(random: &mut fastrand::Rng) -> Condition {
-    match random.usize(0..14) {
+    match random.usize(0..15) {
         0 => Condition::Good,
         1..=2 => Condition::Down,
         3..=4 => Condition::Mute,
@@ -175,6 +196,7 @@ fn condition(random: &mut fastrand::Rng) -> Condition {
         10 => Condition::Denying,
         11 => Condition::Slow,
         12 => Condition::Panicking,
+        13 => Condition::Fickle,
         _ => Condition::Full(random.u8(1..20)),
     }
 }

@@ -21,9 +21,14 @@ pub struct UnderWay {
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub id: Uuid,
+    pub number: u64,
     pub key: Key,
     pub state: DeliveryState,
     pub reason: String,
+    pub created_at: Timestamp,
+    pub settled_at: Option<Timestamp>,
+    /// How each attempt ended.
+    pub outcomes: Vec<Option<String>>,
 }
 
 impl Seen {
@@ -67,11 +72,19 @@ pub fn any_open(store: &MemoryStore) -> Option<String> {
 
 /// Deliveries of changes.
 pub fn all(store: &MemoryStore) -> Vec<Seen> {
-    let seen = |row: &Row| {
-        let reason = row.reason.clone().unwrap_or_default();
-        Some(Seen { id: row.id, key: key(row)?, state: row.state, reason })
+    let seen = |(number, row): (&u64, &Row)| {
+        Some(Seen {
+            id: row.id,
+            number: *number,
+            key: key(row)?,
+            state: row.state,
+            reason: row.reason.clone().unwrap_or_default(),
+            created_at: row.created_at,
+            settled_at: row.settled_at,
+            outcomes: row.attempts.iter().map(|attempt| attempt.outcome.clone()).collect(),
+        })
     };
-    store.look(|truth| truth.rows.values().filter_map(seen).collect())
+    store.look(|truth| truth.rows.iter().filter_map(seen).collect())
 }
 
 /// The outcome of an attempt; `None`: it has not ended.
@@ -98,6 +111,11 @@ pub fn announced(store: &MemoryStore) -> Vec<(String, bool)> {
         });
         notices.collect()
     })
+}
+
+/// The last notice of this subject began a trouble.
+pub fn in_trouble(store: &MemoryStore, subject: &str) -> bool {
+    announced(store).iter().rfind(|(of, _)| of == subject).is_some_and(|(_, is_end)| !is_end)
 }
 
 pub fn run(store: &MemoryStore, workspace: &WorkspaceKey, run: &RunId) -> Option<RunState> {
@@ -133,11 +151,16 @@ pub fn overtaken(store: &MemoryStore, to: &str, now: Timestamp) -> Option<String
         if is_urgent(&queue(lead)) {
             return None;
         }
-        let heads = here.iter().filter(|row| {
-            let before = here.iter().any(|other| queue(other) == queue(row) && other.key.2 < row.key.2);
-            !before && row.carrier.is_none() && row.next_at <= now && row.state != DeliveryState::InFlight
+        // In order of recording: of one change in two templates the first one goes first.
+        let heads = here.iter().enumerate().filter(|(place, row)| {
+            let goes_before =
+                |(at, other): (usize, &&Row)| queue(other) == queue(row) && (other.key.2, at) < (row.key.2, *place);
+            !here.iter().enumerate().any(goes_before)
+                && row.carrier.is_none()
+                && row.next_at <= now
+                && row.state != DeliveryState::InFlight
         });
-        let mut urgent = heads.filter(|row| queue(row) != queue(lead) && is_urgent(&queue(row)));
+        let mut urgent = heads.map(|(_, row)| row).filter(|row| queue(row) != queue(lead) && is_urgent(&queue(row)));
         urgent.next().map(|row| format!("{} of {}", row.key.2, row.key.1))
     })
 }

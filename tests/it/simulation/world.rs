@@ -1,7 +1,7 @@
 //! Everything around the bot: the pipelines as they truly are, and the destinations, which keep the rules that chat
 //! platforms keep and write down what breaks them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -51,6 +51,7 @@ pub type Key = (usize, Option<String>, RunId, i64);
 #[derive(Debug, Clone)]
 pub struct Arrival {
     pub keys: Vec<Key>,
+    pub message: uuid::Uuid,
     /// The delivery that led it, and its attempt.
     pub lead: (u64, usize),
     pub folding: Option<Folding>,
@@ -66,6 +67,8 @@ pub struct World {
     pub steady: Duration,
     /// How far the bot's clock is behind.
     pub behind: Duration,
+    /// How far it is ahead.
+    ahead: Duration,
     pub runs: Vec<Vec<Snapshot>>,
     pub places: Vec<Place>,
     pub arrivals: Vec<Arrival>,
@@ -81,6 +84,8 @@ pub struct World {
     /// When the process began, and whether it has looked at the workspace.
     pub began: Duration,
     pub looked: bool,
+    /// When each message failed first that is tried again, by the number of the delivery that leads it.
+    pub failed_first: BTreeMap<u64, Duration>,
 }
 
 pub struct Place {
@@ -90,6 +95,10 @@ pub struct Place {
     opens: Duration,
     why: &'static str,
     pub gone: bool,
+    /// When it last took a message, or refused one for good.
+    pub answered: Option<Duration>,
+    /// The deliveries it refused for good since it took one.
+    pub rejected: BTreeSet<u64>,
     under_way: usize,
     held: Vec<oneshot::Sender<()>>,
     /// When each message id arrived first, and what it said.
@@ -104,6 +113,8 @@ impl Default for Place {
             opens: Duration::ZERO,
             why: "",
             gone: false,
+            answered: None,
+            rejected: BTreeSet::new(),
             under_way: 0,
             held: Vec::new(),
             received: BTreeMap::new(),
@@ -132,7 +143,18 @@ impl World {
     /// What the bot's clock shows.
     pub fn now(&self) -> Timestamp {
         // Far enough from the beginning for any step back.
-        World::begin() + Duration::from_secs(1_000_000) + self.steady - self.behind
+        World::begin() + Duration::from_secs(1_000_000) + self.steady + self.ahead - self.behind
+    }
+
+    /// By its clock, everything that the bot waited for is over. It may use every pace once more; see Known limits.
+    pub fn jumps_ahead(&mut self, span: Duration) {
+        self.ahead += span;
+        self.looked = true;
+        self.account_opens = Duration::ZERO;
+        for place in &mut self.places {
+            place.opens = Duration::ZERO;
+            place.requests.clear();
+        }
     }
 
     pub fn breaks(&mut self, rule: impl Into<String>) {
@@ -263,6 +285,7 @@ impl World {
             place.held.clear();
             if views::in_flight(store, PLACES[number]).is_some() {
                 (place.opens, place.gone) = (Duration::ZERO, false);
+                place.rejected.clear();
                 if account(number).is_some() {
                     self.account_opens = Duration::ZERO;
                 }
@@ -368,6 +391,20 @@ impl World {
         }
     }
 
+    /// What another message may have told already, and nobody knows whether it did, is told as a possible repetition.
+    fn check_elsewhere(&mut self, place: usize, store: &MemoryStore, message: &Message, keys: &[Key]) {
+        let in_doubt = |arrival: &Arrival| {
+            let (number, attempt) = arrival.lead;
+            arrival.message != message.id
+                && arrival.keys.iter().any(|key| keys.contains(key))
+                && views::outcome(store, number, attempt).is_some_and(|outcome| outcome == "unknown")
+        };
+        if !message.title.contains('↻') && self.arrivals.iter().any(in_doubt) {
+            let name = PLACES[place];
+            self.breaks(format!("honesty: {name} gets under another id what it may have had, without a word"));
+        }
+    }
+
     /// Each run's changes in order, and together.
     fn check_digest(&mut self, name: &str, changes: &[Change]) {
         if changes.is_empty() {
@@ -406,6 +443,25 @@ impl World {
         }
     }
 
+    /// What the place heard and answered, for judging later what was told of it.
+    fn remember(&mut self, place: usize, lead: u64, outcome: &Outcome) {
+        let now = self.steady;
+        match outcome {
+            Outcome::Delivered { .. } => {
+                self.places[place].answered = Some(now);
+                self.places[place].rejected.clear();
+            }
+            Outcome::Reject { .. } => {
+                self.places[place].answered = Some(now);
+                self.places[place].rejected.insert(lead);
+            }
+            Outcome::Retry { .. } | Outcome::Unknown { .. } => {
+                self.failed_first.entry(lead).or_insert(now);
+            }
+            _ => {}
+        }
+    }
+
     /// Nothing may be sent here again so soon.
     fn closes(&mut self, place: usize, wait: Duration, why: &'static str) {
         let opens = self.steady + wait;
@@ -424,10 +480,12 @@ impl World {
         let takes = match condition {
             Condition::Good | Condition::Full(_) | Condition::Slow | Condition::Mute => true,
             Condition::Picky => keys.len() <= 1,
+            Condition::Fickle => keys.len() <= 1 || !self.places[place].received.contains_key(&message.id),
             _ => false,
         };
+        let mute = condition == Condition::Mute || condition == Condition::Fickle && keys.len() > 1;
         if takes {
-            self.arrive(place, message, keys, condition != Condition::Mute);
+            self.arrive(place, message, keys, !mute);
         }
         let pause = match condition {
             Condition::Full(seconds) => Some(SECOND * u32::from(seconds)),
@@ -436,6 +494,7 @@ impl World {
         match condition {
             Condition::Slow => None,
             Condition::Mute => Some(self.fails(place, condition)),
+            Condition::Fickle if takes && mute => Some(self.fails(place, Condition::Mute)),
             _ if takes => {
                 if let Some(pause) = pause {
                     self.closes(place, pause, "it was full");
@@ -529,22 +588,32 @@ impl Channel for Door {
 
     async fn send(&self, address: &str, message: &Message, _: Timestamp) -> Outcome {
         let place = self.place(address);
+        let lead;
         let held = {
             let mut world = self.world();
             world.check_request(place, &self.store, message);
             let under_way = views::in_flight(&self.store, PLACES[place]);
             let template = under_way.as_ref().and_then(|row| row.template.clone());
             let keys = World::keys(place, message, &template);
-            let lead = under_way.map_or((0, 1), |row| (row.number, row.attempt));
+            lead = under_way.map_or((0, 1), |row| (row.number, row.attempt));
             let folding = match &message.content {
                 Content::Digest { why, .. } => Some(*why),
                 Content::Change(_) | Content::Notice(_) => None,
             };
-            world.arrivals.push(Arrival { keys: keys.clone(), lead, folding, seen: false, confirmed: false });
+            world.check_elsewhere(place, &self.store, message, &keys);
+            world.arrivals.push(Arrival {
+                keys: keys.clone(),
+                message: message.id,
+                lead,
+                folding,
+                seen: false,
+                confirmed: false,
+            });
             world.note(|| format!("{} is sent {:?} {}", PLACES[place], keys, message.content.event_type()));
             world.places[place].under_way += 1;
             match world.respond(place, message, &keys) {
                 Some(outcome) => {
+                    world.remember(place, lead.0, &outcome);
                     world.places[place].under_way -= 1;
                     return outcome;
                 }
@@ -563,7 +632,9 @@ impl Channel for Door {
         if let Some(last) = world.places[place].requests.last_mut() {
             *last = (*last).min(now);
         }
-        Outcome::Delivered { message_id: None, pause: None }
+        let outcome = Outcome::Delivered { message_id: None, pause: None };
+        world.remember(place, lead.0, &outcome);
+        outcome
     }
 
     async fn probe(&self) -> Result<(), String> {

@@ -19,7 +19,8 @@ ALTER TABLE deliveries ADD COLUMN carrier INTEGER;
 ALTER TABLE deliveries ADD COLUMN folding TEXT CHECK (folding IN ('rate', 'late'));
 -- the id of its message where that is not its own; '': the next attempt takes a new one
 ALTER TABLE deliveries ADD COLUMN wire_id TEXT;
--- 1: it was in a digest that the platform refused, and is folded no more
+-- 1: it was in a digest that the platform refused, and is folded no more; 2: and came apart from a message that may
+-- have arrived under its own id
 ALTER TABLE deliveries ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
 -- attempts that failed and count for its schedule
 ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
