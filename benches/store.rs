@@ -33,7 +33,7 @@ impl Bench {
         // Beside the build, not in /tmp, which may be memory.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let settings = Settings { url: format!("sqlite:{}", folder.path().join("bench.db").display()) };
+        let settings = Settings::of(format!("sqlite:{}", folder.path().join("bench.db").display()));
         let store = runtime.block_on(open(&settings, Role::Owner)).unwrap();
         Bench { store, runtime, _folder: folder }
     }

@@ -104,7 +104,7 @@ allow_private = ["127.0.0.0/8"]
     }
 
     pub fn settings(&self) -> Settings {
-        Settings { url: format!("sqlite:{}", self.store_file().display()) }
+        Settings::of(format!("sqlite:{}", self.store_file().display()))
     }
 
     /// The program as it is started anywhere, its log in a file.

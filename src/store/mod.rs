@@ -2,13 +2,16 @@
 //!
 //! Every verb is one transaction, durable when it returns.
 
+mod postgres;
+mod sql;
 pub mod sqlite;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -16,40 +19,57 @@ use crate::model::{
     Change, Claimed, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
     RunState, Subscription, Timestamp, WorkspaceKey,
 };
-use crate::settings::Problem;
+use crate::settings::{Problem, Secret};
 
 /// `[store]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// `sqlite:PATH`.
-    pub url: String,
+    /// `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST/DATABASE` for several replicas.
+    pub url: Secret,
+}
+
+/// What the URL means.
+enum Where {
+    File(PathBuf),
+    Server(SecretString),
 }
 
 impl Settings {
-    pub fn check(&self) -> Vec<Problem> {
-        self.path().err().map(|said| Problem::new("url", said)).into_iter().collect()
+    pub fn of(url: impl Into<SecretString>) -> Settings {
+        Settings { url: Secret::Literal(url.into()) }
     }
 
-    /// Whether there is a store to look into, with words for whoever expected one.
+    pub fn check(&self) -> Vec<Problem> {
+        let checked = match self.at() {
+            Ok(Where::Server(url)) => postgres::check(url.expose_secret()),
+            Ok(Where::File(_)) => Ok(()),
+            Err(said) => Err(said),
+        };
+        checked.err().map(|said| Problem::new("url", said)).into_iter().collect()
+    }
+
+    /// Whether there is a store to look into, with words for whoever expected one. A server says so by itself.
     pub fn exists(&self) -> Result<(), String> {
-        let path = self.path()?;
+        let Where::File(path) = self.at()? else { return Ok(()) };
         let missing = || format!("there is no store at {} yet; `callboard run` makes it", path.display());
         if path.exists() { Ok(()) } else { Err(missing()) }
     }
 
-    /// The file that `url` names. The error never repeats the URL: it may hold a password.
-    fn path(&self) -> Result<&Path, String> {
-        let url = self.url.trim();
-        if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            return Err("PostgreSQL is not built in yet; write \"sqlite:PATH\"".to_owned());
+    /// The error never repeats the URL: it may hold a password.
+    fn at(&self) -> Result<Where, String> {
+        let url = self.url.read().map_err(|error| error.to_string())?;
+        let text = url.expose_secret().trim();
+        if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+            return Ok(Where::Server(text.into()));
         }
-        let path = url.strip_prefix("sqlite:").ok_or("store.url is \"sqlite:PATH\"; nothing else is built in")?;
+        let forms = "write \"sqlite:PATH\", where PATH is a file, or \"postgres://USER:PASSWORD@HOST/DATABASE\"";
+        let path = text.strip_prefix("sqlite:").ok_or_else(|| format!("no such kind of store; {forms}"))?;
         let path = path.strip_prefix("//").unwrap_or(path);
         if path.is_empty() || path == ":memory:" {
-            return Err("store.url is \"sqlite:PATH\", where PATH is a file".to_owned());
+            return Err(format!("a store is kept; {forms}"));
         }
-        Ok(Path::new(path))
+        Ok(Where::File(PathBuf::from(path)))
     }
 }
 
@@ -70,8 +90,10 @@ pub enum Role {
 /// [`StoreError::InUse`] for an owner beside another one, [`StoreError::Newer`], [`StoreError::Damaged`] (nothing was
 /// written), [`StoreError::Full`], [`StoreError::Open`] for everything else.
 pub async fn open(settings: &Settings, role: Role) -> Result<Arc<dyn Store>, StoreError> {
-    let path = settings.path().map_err(StoreError::Open)?;
-    Ok(Arc::new(sqlite::Sqlite::open(path, role).await?))
+    match settings.at().map_err(StoreError::Open)? {
+        Where::File(path) => Ok(Arc::new(sqlite::Sqlite::open(&path, role).await?)),
+        Where::Server(url) => Ok(Arc::new(postgres::Postgres::open(url.expose_secret(), role).await?)),
+    }
 }
 
 #[async_trait]

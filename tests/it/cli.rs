@@ -522,7 +522,7 @@ async fn what_strangers_wrote_does_not_act_on_the_operators_terminal() {
     const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2Jorders\u{202e} v12\r\nID";
     let stage = Stage::set().await;
     stage.configure("[channels.audit]\nkind = \"webhook\"\nurl = \"https://example.org/hook\"\n");
-    let settings = store::Settings { url: format!("sqlite:{}", stage.path().join("callboard.db").display()) };
+    let settings = store::Settings::of(format!("sqlite:{}", stage.path().join("callboard.db").display()));
     let store = store::open(&settings, store::Role::Owner).await.unwrap();
     // Late, even for what somebody has to act on.
     let at = Timestamp::now() - Duration::from_secs(7 * 3600);

@@ -80,7 +80,7 @@ async fn states(store: &dyn Store) -> Vec<(String, DeliveryState)> {
 #[tokio::test]
 async fn a_panic_in_one_send_is_an_unknown_outcome_and_nobody_elses_trouble() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { url: format!("sqlite:{}/callboard.db", folder.path().display()) };
+    let settings = Settings::of(format!("sqlite:{}/callboard.db", folder.path().display()));
     let store = store::open(&settings, Role::Owner).await.unwrap();
     let now: Timestamp = "2026-11-24T08:00:00Z".parse().unwrap();
     owe(store.as_ref(), &["broken", "good"], now).await;

@@ -18,6 +18,7 @@ mod memory;
 mod model;
 mod outages;
 mod pages;
+mod postgres;
 mod process;
 mod races;
 mod results;

@@ -134,7 +134,7 @@ struct Scene {
 impl Scene {
     async fn empty() -> Scene {
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings { url: format!("sqlite:{}/callboard.db", folder.path().display()) };
+        let settings = Settings::of(format!("sqlite:{}/callboard.db", folder.path().display()));
         let inner = store::open(&settings, Role::Owner).await.unwrap();
         let store = Arc::new(Holding { inner, subscribed: Hold::default(), recorded: Hold::default() });
         let link = Box::new(|_: &Workspace, _: &RunId| String::new());

@@ -1,4 +1,4 @@
-//! What every store promises, whichever engine is behind it. Each case runs on SQLite and on the store in memory.
+//! What every store promises, whichever engine is behind it. Each case runs on SQLite, on PostgreSQL and on the store in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,6 +24,10 @@ macro_rules! on_every_store {
         mod sqlite {
             use super::{Ground, Scene};
             $(#[tokio::test] async fn $case() { super::$case(Scene::on(Ground::file()).await).await; })*
+        }
+        mod postgres {
+            use super::{Ground, Scene};
+            $(#[tokio::test] async fn $case() { super::$case(Scene::on(Ground::postgres().await).await).await; })*
         }
         mod memory {
             use super::{Ground, Scene};

@@ -45,15 +45,15 @@ async fn a_paused_clock_stands_still_while_the_store_works() {
 }
 
 #[tokio::test]
-async fn only_a_file_is_a_store_so_far() {
+async fn only_a_file_or_a_server_is_a_store() {
     for (url, word) in [
-        ("postgres://u:hunter2@db/x", "not built in yet"),
+        ("postgres://u:hunter2@db:port/x", "no address of a PostgreSQL"),
         ("mysql://u:hunter2@db/x", "sqlite:PATH"),
         ("callboard.db", "sqlite:PATH"),
         ("sqlite:", "PATH is a file"),
         ("sqlite::memory:", "PATH is a file"),
     ] {
-        let settings = Settings { url: url.to_owned() };
+        let settings = Settings::of(url.to_owned());
         let Err(error) = open(&settings, Role::Owner).await else { panic!("{url} opened") };
         let said = error.to_string();
         assert!(
@@ -68,7 +68,7 @@ async fn only_a_file_is_a_store_so_far() {
 #[tokio::test]
 async fn a_missing_folder_is_named() {
     let place = Ground::file();
-    let settings = Settings { url: format!("sqlite:{}/no/such.db", place.folder().display()) };
+    let settings = Settings::of(format!("sqlite:{}/no/such.db", place.folder().display()));
     for role in [Role::Owner, Role::Guest] {
         let Err(error) = open(&settings, role).await else { panic!("opened in a folder that is not there") };
         assert!(error.to_string().contains("/no does not exist"), "{error}");

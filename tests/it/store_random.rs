@@ -1,4 +1,4 @@
-//! Any order of it: random sequences of verbs do the same to SQLite as to the store in memory, and nothing is lost,
+//! Any order of it: random sequences of verbs do the same to SQLite and PostgreSQL as to the store in memory, and nothing is lost,
 //! doubled, out of order or unaccounted for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -218,8 +218,8 @@ struct Pair {
 }
 
 impl Pair {
-    async fn new(seed: u64) -> Pair {
-        let sides = [Side::on(Ground::file(), seed).await, Side::on(Ground::memory(), seed).await];
+    async fn of(engine: Ground, seed: u64) -> Pair {
+        let sides = [Side::on(engine, seed).await, Side::on(Ground::memory(), seed).await];
         Pair { sides, now: 0, ids: 1 << 64, versions: BTreeMap::new(), in_flight: Vec::new(), last: None }
     }
 
@@ -451,19 +451,32 @@ fn check(rows: &[DeliveryRow]) {
     }
 }
 
+fn live_through(engine: impl Future<Output = Ground>, seed: u64, steps: &[Step]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut pair = Pair::of(engine.await, seed).await;
+        for step in steps {
+            pair.step(step).await;
+            pair.compare().await;
+        }
+        pair.drain().await;
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn both_stores_do_the_same_and_nothing_is_lost(seed in any::<u64>(), steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut pair = Pair::new(seed).await;
-            for step in &steps {
-                pair.step(step).await;
-                pair.compare().await;
-            }
-            pair.drain().await;
-        });
+    fn sqlite_does_what_memory_does_and_nothing_is_lost(seed in any::<u64>(), steps in steps()) {
+        live_through(async { Ground::file() }, seed, &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn postgres_does_what_memory_does_and_nothing_is_lost(seed in any::<u64>(), steps in steps()) {
+        live_through(Ground::postgres(), seed, &steps);
     }
 }

@@ -15,18 +15,24 @@ use callboard::store::{
 use uuid::Uuid;
 
 use crate::memory::MemoryStore;
+use crate::postgres::Database;
 
 // ------------------------------------------------------------------------------------------------- the place and cast
 
 /// A place for one store that is opened again and again.
 pub enum Ground {
     File(tempfile::TempDir),
+    Postgres(Database),
     Memory(MemoryStore),
 }
 
 impl Ground {
     pub fn file() -> Ground {
         Ground::File(tempfile::tempdir().unwrap())
+    }
+
+    pub async fn postgres() -> Ground {
+        Ground::Postgres(Database::create().await)
     }
 
     pub fn memory() -> Ground {
@@ -36,7 +42,7 @@ impl Ground {
     pub fn folder(&self) -> PathBuf {
         match self {
             Ground::File(folder) => folder.path().to_owned(),
-            Ground::Memory(_) => panic!("a store in memory has no folder"),
+            Ground::Postgres(_) | Ground::Memory(_) => panic!("only a file has a folder"),
         }
     }
 
@@ -45,12 +51,20 @@ impl Ground {
     }
 
     pub fn settings(&self) -> Settings {
-        Settings { url: format!("sqlite:{}", self.path().display()) }
+        match self {
+            Ground::Postgres(database) => Settings::of(database.url()),
+            _ => Settings::of(format!("sqlite:{}", self.path().display())),
+        }
     }
 
     pub async fn owner(&self) -> Arc<dyn Store> {
         match self {
             Ground::File(_) => self.open(Role::Owner).await.unwrap(),
+            Ground::Postgres(database) => {
+                // Whoever was there before has been silent for long.
+                database.hush().await;
+                self.open(Role::Owner).await.unwrap()
+            }
             Ground::Memory(truth) => {
                 let store = truth.guest();
                 store.recover();
@@ -61,7 +75,7 @@ impl Ground {
 
     pub async fn guest(&self) -> Arc<dyn Store> {
         match self {
-            Ground::File(_) => self.open(Role::Guest).await.unwrap(),
+            Ground::File(_) | Ground::Postgres(_) => self.open(Role::Guest).await.unwrap(),
             Ground::Memory(truth) => Arc::new(truth.guest()),
         }
     }

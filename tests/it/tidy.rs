@@ -169,6 +169,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("serenity", &["src/surfaces/discord/gateway.rs"]),
     ("handlebars", &["src/render/"]),
     ("rusqlite", &["src/store/sqlite/"]),
+    ("tokio_postgres", &["src/store/postgres/"]),
     ("axum", &["src/http/", "src/demo/dataworks/serve.rs"]),
     ("reqsign_core", &["src/sources/dataworks/credentials.rs"]),
     ("reqsign_aliyun_oss", &["src/sources/dataworks/credentials.rs"]),
@@ -192,7 +193,7 @@ fn crates_are_named_where_they_belong() {
             }
         }
         // A module of that name in another crate is no matter.
-        let code = code.replace("rusqlite::config::", "rusqlite::");
+        let code = code.replace("rusqlite::config::", "").replace("tokio_postgres::config::", "");
         let names_config = code.contains("::config::") || code.contains("use config::");
         if names_config && module(&path) != "config" && !code.contains("crate::config::") {
             wrong.push(format!("{path} names the crate config, which belongs to src/config"));

@@ -9,8 +9,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::faults::Faults;
-use super::statements as sql;
+use super::link::SqliteLink;
 use crate::model::Destination;
+use crate::store::sql::{Link, recover};
 use crate::store::{Role, StoreError};
 
 /// Numbered from 1, forward only; `PRAGMA user_version` says how many a file has seen.
@@ -20,17 +21,9 @@ const MIGRATIONS: [&str; 2] =
 /// Every version before it can corrupt a WAL file when a checkpoint meets a commit: <https://sqlite.org/wal.html>.
 const OLDEST_SOUND_SQLITE: i32 = 3_051_003;
 
-pub const CRASHED: &str = "the process ended while sending";
-
-/// Closed before the lock is given back.
-pub struct Opened {
-    pub connection: Connection,
-    _lock: Option<File>,
-}
-
 /// An open file and what was found in it.
 pub struct Found {
-    pub opened: Opened,
+    pub link: SqliteLink,
     /// Deliveries that a process took with it when it died, by destination.
     pub recovered: Vec<(Destination, u64)>,
 }
@@ -57,12 +50,16 @@ pub fn open(path: &Path, role: Role, faults: &Faults) -> Result<Found, StoreErro
             let mut connection = write(path, faults)?;
             migrate(&mut connection).map_err(|error| faults.of_opening(&error))?;
             lock.mark()?;
-            let recovered = recover(&mut connection).map_err(|error| faults.of_opening(&error))?;
-            fold_when_closed(&connection, true).map_err(|error| faults.of_opening(&error))?;
-            Ok(Found { opened: Opened { connection, _lock: Some(lock.file) }, recovered })
+            let mut link = SqliteLink { connection, faults: faults.clone(), _lock: Some(lock.file) };
+            link.begin_writing()?;
+            let recovered =
+                recover(link.session(), link.session().replica()).map_err(|fault| fault.about(faults.path()))?;
+            link.commit()?;
+            fold_when_closed(&link.connection, true).map_err(|error| faults.of_opening(&error))?;
+            Ok(Found { link, recovered })
         }
         Role::Guest => {
-            if !path.exists() || schema(&read(path, faults)?, faults)? < known() {
+            if !path.exists() || schema(&reading(path, faults)?, faults)? < known() {
                 // Held only for this moment: a service that runs keeps its own schema.
                 let lock = Lock::take(path, faults)?;
                 lock.prepare(path, faults)?;
@@ -72,13 +69,19 @@ pub fn open(path: &Path, role: Role, faults: &Faults) -> Result<Found, StoreErro
             }
             let connection = write(path, faults)?;
             fold_when_closed(&connection, true).map_err(|error| faults.of_opening(&error))?;
-            Ok(Found { opened: Opened { connection, _lock: None }, recovered: Vec::new() })
+            let link = SqliteLink { connection, faults: faults.clone(), _lock: None };
+            Ok(Found { link, recovered: Vec::new() })
         }
     }
 }
 
 /// A connection that only reads.
-pub fn read(path: &Path, faults: &Faults) -> Result<Connection, StoreError> {
+pub fn read(path: &Path, faults: &Faults) -> Result<SqliteLink, StoreError> {
+    let connection = reading(path, faults)?;
+    Ok(SqliteLink { connection, faults: faults.clone(), _lock: None })
+}
+
+fn reading(path: &Path, faults: &Faults) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connect = || {
         let connection = Connection::open_with_flags(path, flags)?;
@@ -131,7 +134,7 @@ fn schema(connection: &Connection, faults: &Faults) -> Result<i64, StoreError> {
 /// Looks at every page without writing to it. What it passes over, [`verify`] finds.
 fn check(path: &Path, lock: &Lock, faults: &Faults) -> Result<(), StoreError> {
     // A file that died while it was created has to be rolled back first, which only a writer can do.
-    let connection = if beside(path, "-journal").exists() { write(path, faults)? } else { read(path, faults)? };
+    let connection = if beside(path, "-journal").exists() { write(path, faults)? } else { reading(path, faults)? };
     look_through(&connection, "PRAGMA quick_check(1)", faults)?;
     if schema(&connection, faults)? == 0 {
         let tables: i64 = connection
@@ -155,7 +158,7 @@ fn check(path: &Path, lock: &Lock, faults: &Faults) -> Result<(), StoreError> {
 /// Holds every index against its table. Takes five times as long as the check at the start, which passes over an index
 /// that lacks a row, and a delivery that no index shows is never sent.
 pub fn verify(path: &Path, faults: &Faults) -> Result<(), StoreError> {
-    look_through(&read(path, faults)?, "PRAGMA integrity_check(1)", faults)
+    look_through(&reading(path, faults)?, "PRAGMA integrity_check(1)", faults)
 }
 
 fn look_through(connection: &Connection, pragma: &str, faults: &Faults) -> Result<(), StoreError> {
@@ -173,19 +176,6 @@ pub fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
         transaction.commit()?;
     }
     Ok(())
-}
-
-/// What a dead process had under way may have arrived or not.
-fn recover(connection: &mut Connection) -> rusqlite::Result<Vec<(Destination, u64)>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let recovered = transaction
-        .prepare(sql::IN_FLIGHT_BY_DESTINATION)?
-        .query_map([], |row| Ok((Destination::from(row.get::<_, String>(0)?), row.get::<_, i64>(1)?.unsigned_abs())))?
-        .collect::<rusqlite::Result<_>>()?;
-    transaction.execute(sql::RECOVER_ATTEMPTS, [CRASHED])?;
-    transaction.execute(sql::RECOVER_DELIVERIES, [CRASHED])?;
-    transaction.commit()?;
-    Ok(recovered)
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

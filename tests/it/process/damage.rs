@@ -147,7 +147,7 @@ fn copy(bytes: &[u8], to: &Path) -> PathBuf {
 }
 
 fn settings(path: &Path) -> Settings {
-    Settings { url: format!("sqlite:{}", path.display()) }
+    Settings::of(format!("sqlite:{}", path.display()))
 }
 
 async fn look(path: &Path) -> Result<Inventory, StoreError> {

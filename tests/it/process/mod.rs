@@ -193,7 +193,7 @@ allow_private = ["127.0.0.0/8"]
     }
 
     fn settings(&self) -> Settings {
-        Settings { url: format!("sqlite:{}/callboard.db", self.home.display()) }
+        Settings::of(format!("sqlite:{}/callboard.db", self.home.display()))
     }
 
     /// Once no process holds it.

@@ -27,6 +27,9 @@ ALTER TABLE deliveries ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
 -- when the first attempt began that may have arrived
 ALTER TABLE deliveries ADD COLUMN unknown_at INTEGER;
 
+-- who claimed it last; here there is only one
+ALTER TABLE deliveries ADD COLUMN owner INTEGER NOT NULL DEFAULT 0;
+
 CREATE TABLE destinations (
     destination TEXT PRIMARY KEY,
     place       TEXT NOT NULL
@@ -78,10 +81,19 @@ CREATE INDEX deliveries_due ON deliveries (destination, lane, next_at)
 CREATE INDEX deliveries_in_flight ON deliveries (destination) WHERE state = 'in_flight';
 
 -- what a digest may tell, runs with something urgent first
-CREATE INDEX deliveries_foldable ON deliveries (destination, head, ifnull(template, ''), lane, number)
+CREATE INDEX deliveries_foldable ON deliveries (destination, head, coalesce(template, ''), lane, number)
     WHERE state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> '';
 
 -- what a message is to tell beside its own, and what it has told
 CREATE INDEX deliveries_bound ON deliveries (carrier) WHERE carrier IS NOT NULL AND state = 'pending';
 
 CREATE INDEX deliveries_told ON deliveries (carrier) WHERE carrier IS NOT NULL AND state = 'superseded';
+
+-- in the words that PostgreSQL knows too
+DROP INDEX subscriptions_once;
+CREATE UNIQUE INDEX subscriptions_once
+    ON subscriptions (workspace, coalesce(run, ''), destination, coalesce(template, ''));
+
+DROP INDEX deliveries_once;
+CREATE UNIQUE INDEX deliveries_once
+    ON deliveries (run, workspace, sequence, destination, coalesce(template, ''));

@@ -5,10 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
 use super::queues::{self, End, Queue};
 use super::rows;
+use super::session::{Fault, Result, Row, Session, values};
 use super::statements as sql;
 use crate::model::{
     self, Claimed, Delivery, Destination, Folding, MOST_COUNTED, MOST_FOLDED, Place, Plan, Timestamp, Waiting,
@@ -22,14 +21,8 @@ const LONGEST_WAIT_MS: i64 = 29 * 3600 * 1000;
 const LANES: [i64; 3] = [0, 1, 2];
 const UNREADABLE: &str = "its change can't be read";
 
-pub fn claim(
-    connection: &Connection,
-    now: Timestamp,
-    room: Room,
-    policy: &Arc<dyn Policy>,
-) -> rusqlite::Result<Claims> {
-    let mut claim =
-        Claim { connection, now, policy, next_at: None, accounts: HashMap::new(), under_way: HashMap::new() };
+pub fn claim(session: &dyn Session, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims> {
+    let mut claim = Claim { session, now, policy, next_at: None, accounts: HashMap::new(), under_way: HashMap::new() };
     let candidates = claim.candidates()?;
     let (mut claimed, mut probes) = (Vec::new(), 0);
     for candidate in candidates {
@@ -58,7 +51,7 @@ pub fn claim(
 }
 
 struct Claim<'a> {
-    connection: &'a Connection,
+    session: &'a dyn Session,
     now: Timestamp,
     policy: &'a Arc<dyn Policy>,
     /// The earliest moment found so far.
@@ -90,7 +83,7 @@ struct Head {
 }
 
 impl Head {
-    fn of_row(row: &Row<'_>) -> rusqlite::Result<Head> {
+    fn of_row(row: &Row) -> Result<Head> {
         Ok(Head {
             number: row.get(0)?,
             queue: Queue::at(row, 1)?,
@@ -122,17 +115,13 @@ impl Claim<'_> {
     }
 
     /// Urgent ones first, then what is due longest.
-    fn candidates(&mut self) -> rusqlite::Result<Vec<Candidate>> {
+    fn candidates(&mut self) -> Result<Vec<Candidate>> {
         let mut found = Vec::new();
         let mut after = String::new();
         loop {
-            let next = self
-                .connection
-                .prepare_cached(sql::NEXT_DESTINATION)?
-                .query_row([&after], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
-                })
-                .optional()?;
+            let next = self.session.first(sql::NEXT_DESTINATION, values![&after], |row| {
+                Ok((row.get::<String>(0)?, row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?))
+            })?;
             let Some((name, lane, number, next_at)) = next else { break };
             found.extend(self.candidate(&name, (lane, number, next_at))?);
             after = name;
@@ -142,13 +131,12 @@ impl Claim<'_> {
     }
 
     /// `first` is the lane, number and moment of what its first lane waits for longest.
-    fn candidate(&mut self, name: &str, first: (i64, i64, i64)) -> rusqlite::Result<Option<Candidate>> {
-        let busy = self.connection.prepare_cached(sql::IN_FLIGHT)?.query_row([name], |_| Ok(())).optional()?;
-        if busy.is_some() {
+    fn candidate(&mut self, name: &str, first: (i64, i64, i64)) -> Result<Option<Candidate>> {
+        if self.session.exists(sql::IN_FLIGHT, values![name])? {
             return Ok(None);
         }
         let to = Destination::from(name.to_owned());
-        let place = queues::place(self.connection, &to)?.unwrap_or_default();
+        let place = queues::place(self.session, &to)?.unwrap_or_default();
         let (policy, now) = (self.policy, self.now);
         let account = to.account().map(|account| self.account(account)).transpose()?;
         let opens_at = policy.opens_at(&to, &place, account, now);
@@ -168,11 +156,10 @@ impl Claim<'_> {
         Ok(Some(Candidate { to, lane, number, next_at, place }))
     }
 
-    fn has_room(&mut self, account: &Destination) -> rusqlite::Result<bool> {
+    fn has_room(&mut self, account: &Destination) -> Result<bool> {
         if !self.under_way.contains_key(account) {
             let prefix = account.to_string();
-            let mut statement = self.connection.prepare_cached(sql::COUNT_IN_FLIGHT)?;
-            let count: u32 = statement.query_row([prefix], |row| row.get(0))?;
+            let count: u32 = self.session.one(sql::COUNT_IN_FLIGHT, values![prefix], |row| row.get(0))?;
             self.under_way.insert(account.clone(), usize::try_from(count).unwrap_or(usize::MAX));
         }
         let under_way = self.under_way.get(account).copied().unwrap_or_default();
@@ -180,18 +167,18 @@ impl Claim<'_> {
         Ok(under_way < policy.at_once(self.account(account.clone())?))
     }
 
-    fn account(&mut self, account: Destination) -> rusqlite::Result<&Place> {
+    fn account(&mut self, account: Destination) -> Result<&Place> {
         match self.accounts.entry(account) {
             std::collections::hash_map::Entry::Occupied(known) => Ok(known.into_mut()),
             std::collections::hash_map::Entry::Vacant(unknown) => {
-                let place = queues::place(self.connection, unknown.key())?.unwrap_or_default();
+                let place = queues::place(self.session, unknown.key())?.unwrap_or_default();
                 Ok(unknown.insert(place))
             }
         }
     }
 
     /// The first in its lane, urgent before progress: what is due, else what a wrong clock put off.
-    fn due(&self, name: &str) -> rusqlite::Result<Option<(i64, i64, i64)>> {
+    fn due(&self, name: &str) -> Result<Option<(i64, i64, i64)>> {
         let now = self.now.as_millisecond();
         for lane in LANES {
             for (statement, moment) in [(sql::FIRST_DUE, now), (sql::FIRST_AFTER, now + LONGEST_WAIT_MS)] {
@@ -203,13 +190,13 @@ impl Claim<'_> {
         Ok(None)
     }
 
-    fn first(&self, statement: &str, name: &str, lane: i64, moment: i64) -> rusqlite::Result<Option<(i64, i64)>> {
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        self.connection.prepare_cached(statement)?.query_row(params![name, lane, moment], read).optional()
+    fn first(&self, statement: &str, name: &str, lane: i64, moment: i64) -> Result<Option<(i64, i64)>> {
+        let read = |row: &Row| Ok((row.get(0)?, row.get(1)?));
+        self.session.first(statement, values![name, lane, moment], read)
     }
 
     /// When something is due where nothing is.
-    fn nearest(&self, name: &str) -> rusqlite::Result<Option<Timestamp>> {
+    fn nearest(&self, name: &str) -> Result<Option<Timestamp>> {
         let mut nearest: Option<i64> = None;
         for lane in LANES {
             if let Some((_, at)) = self.first(sql::FIRST_AFTER, name, lane, self.now.as_millisecond())? {
@@ -220,8 +207,8 @@ impl Claim<'_> {
     }
 
     /// None: it holds, is given up, or can't be read.
-    fn take(&mut self, candidate: Candidate) -> rusqlite::Result<Option<Claimed>> {
-        let head = self.connection.prepare_cached(sql::HEAD)?.query_row([candidate.number], Head::of_row)?;
+    fn take(&mut self, candidate: Candidate) -> Result<Option<Claimed>> {
+        let head = self.session.one(sql::HEAD, values![candidate.number], Head::of_row)?;
         let run = if head.foldable { self.prefix(&head.queue, &head.template, MOST_FOLDED)? } else { Vec::new() };
         let plan = self.plan(&candidate, &head, &run)?;
         let (folding, picked) = match plan {
@@ -232,7 +219,7 @@ impl Claim<'_> {
             Plan::GiveUp { reason } => {
                 let (to, number) = (&head.queue.destination, head.number);
                 tracing::error!(to, number, reason, "given up; `callboard deliveries list --state dead` shows it");
-                queues::die(self.connection, head.number, self.now.as_millisecond(), reason)?;
+                queues::die(self.session, head.number, self.now.as_millisecond(), reason)?;
                 self.at_the_latest(self.now);
                 return Ok(None);
             }
@@ -247,13 +234,10 @@ impl Claim<'_> {
         self.begin(candidate, &head, folding, &picked)
     }
 
-    fn plan(&self, candidate: &Candidate, head: &Head, run: &[(i64, Waiting)]) -> rusqlite::Result<Plan> {
+    fn plan(&self, candidate: &Candidate, head: &Head, run: &[(i64, Waiting)]) -> Result<Plan> {
         let most = i64::try_from(MOST_COUNTED).unwrap_or(i64::MAX) - 1;
         let name = &head.queue.destination;
-        let others: i64 = self
-            .connection
-            .prepare_cached(sql::COUNT_FOLDABLE)?
-            .query_row(params![name, head.number, most], |row| row.get(0))?;
+        let others: i64 = self.session.one(sql::COUNT_FOLDABLE, values![name, head.number, most], |row| row.get(0))?;
         let mut waiting: Vec<Waiting> = run.iter().map(|(_, waiting)| waiting.clone()).collect();
         if waiting.is_empty() {
             waiting.push(head.waiting.clone());
@@ -269,14 +253,12 @@ impl Claim<'_> {
     }
 
     /// Rows from the head of a queue on that one message may tell.
-    fn prefix(&self, queue: &Queue, template: &Option<String>, most: usize) -> rusqlite::Result<Vec<(i64, Waiting)>> {
+    fn prefix(&self, queue: &Queue, template: &Option<String>, most: usize) -> Result<Vec<(i64, Waiting)>> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let mut statement = self.connection.prepare_cached(sql::PREFIX)?;
-        let parameters = params![queue.destination, queue.workspace, queue.run, template, most];
-        let mut found = statement.query(parameters)?;
+        let parameters = values![&queue.destination, &queue.workspace, &queue.run, template, most];
         let mut prefix = Vec::new();
-        while let Some(row) = found.next()? {
-            if !row.get::<_, bool>(7)? {
+        for row in &self.session.query(sql::PREFIX, parameters)? {
+            if !row.get::<bool>(7)? {
                 break;
             }
             let waiting = Waiting {
@@ -295,12 +277,7 @@ impl Claim<'_> {
     }
 
     /// A change that is late is told as such, by itself too.
-    fn catch_up(
-        &self,
-        head: &Head,
-        run: &[(i64, Waiting)],
-        rows: usize,
-    ) -> rusqlite::Result<(Option<Folding>, Vec<i64>)> {
+    fn catch_up(&self, head: &Head, run: &[(i64, Waiting)], rows: usize) -> Result<(Option<Folding>, Vec<i64>)> {
         if head.queue.workspace == rows::OF_NOTICES || self.carries(head)? {
             return Ok((head.folding, Vec::new()));
         }
@@ -308,12 +285,7 @@ impl Claim<'_> {
         Ok((Some(Folding::Late), picked.collect()))
     }
 
-    fn digest(
-        &self,
-        head: &Head,
-        run: &[(i64, Waiting)],
-        rows: usize,
-    ) -> rusqlite::Result<(Option<Folding>, Vec<i64>)> {
+    fn digest(&self, head: &Head, run: &[(i64, Waiting)], rows: usize) -> Result<(Option<Folding>, Vec<i64>)> {
         let most = rows.min(MOST_FOLDED).saturating_sub(1);
         if !head.foldable || most == 0 {
             return Ok((head.as_it_was(), Vec::new()));
@@ -321,13 +293,10 @@ impl Claim<'_> {
         let mut picked: Vec<i64> = run.iter().skip(1).take(most).map(|(number, _)| *number).collect();
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
         let name = &head.queue.destination;
-        let queues: Vec<Queue> = self
-            .connection
-            .prepare_cached(sql::FOLDABLE_QUEUES)?
-            .query_map(params![name, head.template, head.number, limit], |row| {
+        let queues: Vec<Queue> =
+            self.session.all(sql::FOLDABLE_QUEUES, values![name, &head.template, head.number, limit], |row| {
                 Ok(Queue { destination: name.clone(), workspace: row.get(0)?, run: row.get(1)? })
-            })?
-            .collect::<rusqlite::Result<_>>()?;
+            })?;
         for queue in queues {
             let left = most.saturating_sub(picked.len());
             if left == 0 {
@@ -338,8 +307,8 @@ impl Claim<'_> {
         Ok((if picked.is_empty() { head.as_it_was() } else { Some(Folding::Rate) }, picked))
     }
 
-    fn carries(&self, head: &Head) -> rusqlite::Result<bool> {
-        Ok(!queues::bound(self.connection, head.number)?.is_empty())
+    fn carries(&self, head: &Head) -> Result<bool> {
+        Ok(!queues::bound(self.session, head.number)?.is_empty())
     }
 
     /// In flight, unless it can't be read.
@@ -349,7 +318,7 @@ impl Claim<'_> {
         head: &Head,
         folding: Option<Folding>,
         picked: &[i64],
-    ) -> rusqlite::Result<Option<Claimed>> {
+    ) -> Result<Option<Claimed>> {
         let Candidate { to, place, .. } = candidate;
         let Some(mut lead) = self.read(head.number)? else {
             self.at_the_latest(self.now);
@@ -358,26 +327,26 @@ impl Claim<'_> {
         let mut grown = false;
         for number in picked {
             if self.read(*number)?.is_some() {
-                self.connection.prepare_cached(sql::BIND)?.execute(params![number, head.number])?;
+                self.session.execute(sql::BIND, values![number, head.number])?;
                 grown = true;
             }
         }
         // What was picked and can't be read leaves nothing to fold.
         let folding = folding.filter(|why| head.folding == Some(*why) || *why == Folding::Late || grown);
         let mut folded = Vec::new();
-        for number in queues::bound(self.connection, head.number)? {
+        for number in queues::bound(self.session, head.number)? {
             folded.extend(self.read(number)?);
         }
         let renewed = (grown || folding != head.folding) && head.waiting.attempt > 0;
         let wire_id = self.wire_id(head, renewed);
         let name = rows::folding_name(folding);
-        self.connection.prepare_cached(sql::CLAIM)?.execute(params![head.number, name, wire_id])?;
+        self.session.execute(sql::CLAIM, values![head.number, name, wire_id, self.session.replica()])?;
         lead.attempt = lead.attempt.saturating_add(1);
         let now = self.now.as_millisecond();
-        self.connection.prepare_cached(sql::INSERT_ATTEMPT)?.execute(params![head.number, lead.attempt, now])?;
+        self.session.execute(sql::INSERT_ATTEMPT, values![head.number, lead.attempt, now])?;
         let mut begun = place.clone();
         self.policy.began(&to, &mut begun, self.now);
-        queues::put_place(self.connection, &to, &place, &begun)?;
+        queues::put_place(self.session, &to, &place, &begun)?;
         let message_id = wire_id.as_deref().and_then(|id| id.parse().ok()).unwrap_or(lead.id);
         Ok(Some(Claimed { message_id, lead, folded, folding, probe: place.failures > 0 }))
     }
@@ -389,13 +358,13 @@ impl Claim<'_> {
     }
 
     /// One bad row must not stop all the others: it is given up, and what was bound to it waits for itself.
-    fn read(&self, number: i64) -> rusqlite::Result<Option<Delivery>> {
-        match self.connection.prepare_cached(sql::DELIVERY)?.query_row([number], rows::delivery) {
+    fn read(&self, number: i64) -> Result<Option<Delivery>> {
+        match self.session.one(sql::DELIVERY, values![number], rows::delivery) {
             Ok(delivery) => Ok(Some(delivery)),
-            Err(rusqlite::Error::FromSqlConversionFailure(..)) => {
+            Err(Fault::Unreadable(_)) => {
                 tracing::error!(number, "a stored change can't be read; its delivery is given up");
-                queues::free(self.connection, number)?;
-                End::dead(self.now.as_millisecond(), UNREADABLE).of(self.connection, number)?;
+                queues::free(self.session, number)?;
+                End::dead(self.now.as_millisecond(), UNREADABLE).of(self.session, number)?;
                 Ok(None)
             }
             Err(error) => Err(error),

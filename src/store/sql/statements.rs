@@ -1,5 +1,6 @@
-//! Every statement, as a constant. A test prepares each against the migrated schema and looks at the plans of those
-//! that run for every message.
+//! Every statement, as a constant, in words that SQLite and PostgreSQL both know; PostgreSQL leaves out `INDEXED BY`.
+//! A test prepares each against SQLite's schema and looks at the plans of those that run for every message; that
+//! PostgreSQL understands them too, is for the contract that both keep.
 
 // ------------------------------------------------------------------------------------------------ the group commit
 
@@ -7,15 +8,12 @@ pub const SAVEPOINT: &str = "SAVEPOINT operation";
 pub const RELEASE: &str = "RELEASE operation";
 pub const ROLLBACK_TO: &str = "ROLLBACK TO operation";
 
-/// Changes whenever another connection committed.
-pub const DATA_VERSION: &str = "PRAGMA data_version";
-
 // --------------------------------------------------------------------------------------------------- subscriptions
 
 pub const FIND_SUBSCRIPTION: &str = "
     SELECT id FROM subscriptions
-    WHERE workspace = ?1 AND ifnull(run, '') = ifnull(?2, '') AND destination = ?3
-      AND ifnull(template, '') = ifnull(?4, '')";
+    WHERE workspace = ?1 AND coalesce(run, '') = coalesce(?2, '') AND destination = ?3
+      AND coalesce(template, '') = coalesce(?4, '')";
 
 pub const INSERT_SUBSCRIPTION: &str = "
     INSERT INTO subscriptions (id, workspace, run, destination, template, json, created_at)
@@ -30,7 +28,7 @@ pub const ALL_SUBSCRIPTIONS: &str = "SELECT json FROM subscriptions ORDER BY cre
 /// A run the store knows keeps its state: only polls move it.
 pub const INSERT_RUN_OR_BUMP: &str = "
     INSERT INTO runs (workspace, run, version, state) VALUES (?1, ?2, ?3, ?4)
-    ON CONFLICT (workspace, run) DO UPDATE SET version = version + 1";
+    ON CONFLICT (workspace, run) DO UPDATE SET version = runs.version + 1";
 
 pub const RUN_VERSION: &str = "SELECT version FROM runs WHERE workspace = ?1 AND run = ?2";
 
@@ -51,7 +49,7 @@ pub const ALL_RUNS: &str = "SELECT version, state, workspace FROM runs ORDER BY 
 pub const UPSERT_WORKSPACE: &str = "
     INSERT INTO workspaces (key, baseline_at, horizon, seen_at) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (key) DO UPDATE SET baseline_at = excluded.baseline_at, horizon = excluded.horizon,
-      seen_at = ifnull(excluded.seen_at, seen_at)";
+      seen_at = coalesce(excluded.seen_at, workspaces.seen_at)";
 
 pub const SAW_WORKSPACE: &str = "UPDATE workspaces SET seen_at = ?2 WHERE key = ?1";
 
@@ -70,7 +68,7 @@ pub const INSERT_DELIVERY: &str = "
     INSERT INTO deliveries
       (id, workspace, run, sequence, destination, template, subscription, state, next_at, created_at, urgent, missed)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending', ?8, ?8, ?9, ?10)
-    ON CONFLICT (run, workspace, sequence, destination, ifnull(template, '')) DO NOTHING";
+    ON CONFLICT (run, workspace, sequence, destination, coalesce(template, '')) DO NOTHING";
 
 pub const COUNT_OWED: &str = "UPDATE ledger SET owed = owed + ?1, merged = merged + ?2 WHERE id = 1";
 
@@ -87,9 +85,10 @@ pub const QUEUE_HEAD: &str = "
 
 /// Marks the row ?4 as the one that may be claimed, in lane ?5, and no other one of its queue.
 pub const MARK_HEAD: &str = "
-    UPDATE deliveries INDEXED BY deliveries_open SET head = (number = ?4), lane = iif(number = ?4, ?5, 2)
+    UPDATE deliveries INDEXED BY deliveries_open
+      SET head = CASE WHEN number = ?4 THEN 1 ELSE 0 END, lane = CASE WHEN number = ?4 THEN ?5 ELSE 2 END
     WHERE destination = ?1 AND workspace = ?2 AND run = ?3 AND state IN ('pending', 'in_flight', 'unknown')
-      AND (head <> (number = ?4) OR lane <> iif(number = ?4, ?5, 2))";
+      AND (head <> CASE WHEN number = ?4 THEN 1 ELSE 0 END OR lane <> CASE WHEN number = ?4 THEN ?5 ELSE 2 END)";
 
 // ---------------------------------------------------------------------------------------------------------- claims
 
@@ -136,7 +135,7 @@ pub const HEAD: &str = "
 pub const PREFIX: &str = "
     SELECT number, workspace, created_at, urgent, missed, attempt, unknown_at,
       state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> ''
-      AND ifnull(template, '') = ifnull(?4, '')
+      AND coalesce(template, '') = coalesce(?4, '')
       AND (folding IS NULL OR NOT EXISTS (
         SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
         WHERE told.carrier = deliveries.number AND told.state = 'pending'))
@@ -153,13 +152,13 @@ pub const COUNT_FOLDABLE: &str = "
         AND (folding IS NULL OR NOT EXISTS (
           SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
           WHERE told.carrier = deliveries.number AND told.state = 'pending'))
-      LIMIT ?3)";
+      LIMIT ?3) AS foldable";
 
 /// The queues whose heads a digest of ?3 may tell: those with something urgent first, then the oldest.
 pub const FOLDABLE_QUEUES: &str = "
     SELECT workspace, run FROM deliveries INDEXED BY deliveries_foldable
     WHERE state = 'pending' AND unknown_at IS NULL AND alone = 0 AND carrier IS NULL AND workspace <> ''
-      AND destination = ?1 AND head = 1 AND ifnull(template, '') = ifnull(?2, '') AND number <> ?3
+      AND destination = ?1 AND head = 1 AND coalesce(template, '') = coalesce(?2, '') AND number <> ?3
       AND (folding IS NULL OR NOT EXISTS (
         SELECT 1 FROM deliveries AS told INDEXED BY deliveries_bound
         WHERE told.carrier = deliveries.number AND told.state = 'pending'))
@@ -167,13 +166,13 @@ pub const FOLDABLE_QUEUES: &str = "
 
 pub const DELIVERY: &str = "
     SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json, d.tries,
-      d.alone = 2 AS told_elsewhere
+      d.alone = 2
     FROM deliveries AS d JOIN changes AS c ON c.workspace = d.workspace AND c.run = d.run AND c.sequence = d.sequence
     WHERE d.number = ?1";
 
 pub const BIND: &str = "
     UPDATE deliveries SET carrier = ?2, folding = NULL,
-      wire_id = iif(folding IS NOT NULL AND attempt > 0, '', wire_id)
+      wire_id = CASE WHEN folding IS NOT NULL AND attempt > 0 THEN '' ELSE wire_id END
     WHERE number = ?1";
 
 /// The rows that a message tells beside its own, in order of recording.
@@ -181,7 +180,8 @@ pub const BOUND: &str = "
     SELECT number FROM deliveries INDEXED BY deliveries_bound WHERE carrier = ?1 AND state = 'pending' ORDER BY number";
 
 pub const CLAIM: &str = "
-    UPDATE deliveries SET state = 'in_flight', attempt = attempt + 1, folding = ?2, wire_id = ?3 WHERE number = ?1";
+    UPDATE deliveries SET state = 'in_flight', attempt = attempt + 1, folding = ?2, wire_id = ?3, owner = ?4
+    WHERE number = ?1";
 
 pub const INSERT_ATTEMPT: &str = "INSERT INTO attempts (delivery, attempt, started_at) VALUES (?1, ?2, ?3)";
 
@@ -204,23 +204,23 @@ pub const BY_EXACT_ID: &str = "
 
 /// To be tried again, in the state ?2.
 pub const AGAIN: &str = "
-    UPDATE deliveries SET state = ?2, next_at = ?3, reason = ?4, unknown_at = ifnull(unknown_at, ?5), tries = tries + ?6
+    UPDATE deliveries SET state = ?2, next_at = ?3, reason = ?4, unknown_at = coalesce(unknown_at, ?5), tries = tries + ?6
     WHERE number = ?1";
 
 /// `delivered`, `dead` or `superseded`, and nobody's any more.
 pub const END: &str = "
-    UPDATE deliveries SET state = ?2, settled_at = ?3, reason = nullif(?4, ''), message_id = ifnull(?5, message_id),
+    UPDATE deliveries SET state = ?2, settled_at = ?3, reason = nullif(?4, ''), message_id = coalesce(?5, message_id),
       carrier = NULL, head = 0
     WHERE number = ?1
     RETURNING destination, workspace, run";
 
 /// Its message was refused, and it leaves by itself from now on.
 pub const ALONE: &str = "
-    UPDATE deliveries SET state = 'pending', next_at = ?2, reason = ?3, alone = max(alone, 1) WHERE number = ?1";
+    UPDATE deliveries SET state = 'pending', next_at = ?2, reason = ?3, alone = CASE WHEN alone = 2 THEN 2 ELSE 1 END WHERE number = ?1";
 
 /// Its message tells nothing but itself from now on, and so under a new id.
 pub const UNFOLD: &str = "
-    UPDATE deliveries SET folding = NULL, wire_id = '', alone = iif(unknown_at IS NULL, alone, 2) WHERE number = ?1";
+    UPDATE deliveries SET folding = NULL, wire_id = '', alone = CASE WHEN unknown_at IS NULL THEN alone ELSE 2 END WHERE number = ?1";
 
 /// What ?1 told was told.
 pub const END_BOUND: &str = "
@@ -231,7 +231,7 @@ pub const END_BOUND: &str = "
 /// What ?1 was to tell waits for itself again; it may have been told where ?1 may have.
 pub const FREE_BOUND: &str = "
     UPDATE deliveries INDEXED BY deliveries_bound SET carrier = NULL,
-      unknown_at = lead.unknown_at, alone = iif(lead.unknown_at IS NULL, deliveries.alone, 2)
+      unknown_at = lead.unknown_at, alone = CASE WHEN lead.unknown_at IS NULL THEN deliveries.alone ELSE 2 END
     FROM (SELECT unknown_at FROM deliveries WHERE number = ?1) AS lead
     WHERE deliveries.carrier = ?1 AND deliveries.state = 'pending'";
 
@@ -270,13 +270,15 @@ pub const ALL_PLACES: &str = "SELECT destination, place FROM destinations";
 
 pub const DELIVERY_COLUMNS: &str = "
     SELECT d.id, d.destination, d.template, d.attempt, d.created_at, d.unknown_at, d.workspace, c.json,
-      d.state, d.next_at, d.reason, d.settled_at, d.subscription, lead.id, d.folding, d.number, d.tries,
-      d.alone = 2 AS told_elsewhere
+      d.tries, d.alone = 2, d.state, d.next_at, d.reason, d.settled_at, d.subscription, lead.id, d.folding, d.number
     FROM deliveries AS d JOIN changes AS c ON c.workspace = d.workspace AND c.run = d.run AND c.sequence = d.sequence
     LEFT JOIN deliveries AS lead ON lead.number = d.carrier";
 
 /// What follows [`DELIVERY_COLUMNS`] to find the rows whose id begins with ?1.
 pub const BY_ID: &str = "WHERE d.id >= ?1 AND d.id < ?1 || '~' ORDER BY d.id LIMIT 2";
+
+/// What follows [`DELIVERY_COLUMNS`] to find the rows whose id ends with ?1.
+pub const BY_END_OF_ID: &str = "WHERE substr(d.id, length(d.id) - length(?1) + 1) = ?1 LIMIT 2";
 
 /// What follows [`DELIVERY_COLUMNS`] to find what a change is owed.
 pub const OF_CHANGE: &str = "WHERE d.run = ?2 AND d.workspace = ?1 AND d.sequence = ?3 ORDER BY d.number";
@@ -290,10 +292,12 @@ pub const ATTEMPTS: &str = "
 // --------------------------------------------------------------------------------------------- recovery, retention
 
 pub const IN_FLIGHT_BY_DESTINATION: &str = "
-    SELECT destination, count(*) FROM deliveries WHERE state = 'in_flight' GROUP BY destination ORDER BY destination";
+    SELECT destination, count(*) FROM deliveries INDEXED BY deliveries_in_flight
+    WHERE state = 'in_flight' AND owner = ?1 GROUP BY destination ORDER BY destination";
 
 pub const ALL_IN_FLIGHT: &str = "
-    SELECT number, attempt, id FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight'";
+    SELECT number, attempt, id FROM deliveries INDEXED BY deliveries_in_flight
+    WHERE state = 'in_flight' AND owner = ?1";
 
 /// Nothing of it left.
 pub const RELEASE_ATTEMPT: &str = "
@@ -301,16 +305,18 @@ pub const RELEASE_ATTEMPT: &str = "
     WHERE delivery = ?1 AND attempt = ?2 AND outcome IS NULL";
 
 pub const RELEASE_DELIVERY: &str = "
-    UPDATE deliveries SET state = iif(unknown_at IS NULL, 'pending', 'unknown'), reason = ?2 WHERE number = ?1";
+    UPDATE deliveries SET state = CASE WHEN unknown_at IS NULL THEN 'pending' ELSE 'unknown' END, reason = ?2 WHERE number = ?1";
 
 pub const RECOVER_ATTEMPTS: &str = "
     UPDATE attempts SET outcome = 'unknown', reason = ?1
-    WHERE outcome IS NULL AND (delivery, attempt) IN (SELECT number, attempt FROM deliveries WHERE state = 'in_flight')";
+    WHERE outcome IS NULL AND (delivery, attempt) IN (
+      SELECT number, attempt FROM deliveries INDEXED BY deliveries_in_flight WHERE state = 'in_flight' AND owner = ?2)";
 
 pub const RECOVER_DELIVERIES: &str = "
-    UPDATE deliveries SET state = 'unknown', reason = ?1, unknown_at = ifnull(unknown_at, (
+    UPDATE deliveries INDEXED BY deliveries_in_flight
+    SET state = 'unknown', reason = ?1, unknown_at = coalesce(unknown_at, (
       SELECT a.started_at FROM attempts AS a WHERE a.delivery = deliveries.number AND a.attempt = deliveries.attempt))
-    WHERE state = 'in_flight'";
+    WHERE state = 'in_flight' AND owner = ?2";
 
 /// The nearest to now that a store without a clock knows.
 pub const LAST_RECORDED: &str = "SELECT at FROM changes ORDER BY rowid DESC LIMIT 1";
@@ -361,7 +367,7 @@ pub const DELETE_OLD_CHANGE: &str = "
 
 // --------------------------------------------------------------------------------------------------------- figures
 
-pub const COUNT_BY_STATE: &str = "SELECT state, count(*) FROM deliveries GROUP BY state";
+pub const COUNT_BY_STATE: &str = "SELECT state, count(*) FROM deliveries GROUP BY state ORDER BY state";
 
 /// Of the superseded ones.
 pub const COUNT_TOLD: &str = "
@@ -387,7 +393,7 @@ mod tests {
 
     fn migrated() -> Connection {
         let mut connection = Connection::open_in_memory().unwrap();
-        super::super::open::migrate(&mut connection).unwrap();
+        crate::store::sqlite::migrate(&mut connection).unwrap();
         connection
     }
 
@@ -412,15 +418,15 @@ mod tests {
     #[rustfmt::skip]
     const OTHERS: &[&str] = &[
         ALL_IN_FLIGHT, RELEASE_ATTEMPT, RELEASE_DELIVERY,
-        DATA_VERSION, INSERT_SUBSCRIPTION, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
+        INSERT_SUBSCRIPTION, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
         ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
         PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION,
         RECOVER_ATTEMPTS, RECOVER_DELIVERIES, LAST_RECORDED, FIND_EXPIRED, FIND_OLD_DELIVERIES,
         FIND_OLD_CHANGES, COUNT_BY_STATE, COUNT_TOLD, COUNT_CHANGES, COUNT_SUBSCRIPTIONS,
     ];
 
-    fn with_endings() -> [String; 2] {
-        [BY_ID, OF_CHANGE].map(|ending| format!("{DELIVERY_COLUMNS} {ending}"))
+    fn with_endings() -> [String; 3] {
+        [BY_ID, BY_END_OF_ID, OF_CHANGE].map(|ending| format!("{DELIVERY_COLUMNS} {ending}"))
     }
 
     #[test]
@@ -435,7 +441,7 @@ mod tests {
     #[test]
     fn what_runs_for_each_message_never_scans() {
         let connection = migrated();
-        let [by_id, _] = with_endings();
+        let [by_id, ..] = with_endings();
         for sql in SEEKING.iter().copied().chain([by_id.as_str()]) {
             let plan = plan(&connection, sql);
             let slow = plan.iter().any(|step| step.starts_with("SCAN") || step.contains("TEMP B-TREE"));

@@ -6,12 +6,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::faults::{Faults, sync_failed};
-use super::open::Opened;
 use super::statements as sql;
+use super::{Link, Result, Session};
 use crate::store::StoreError;
 
 /// Operations that may wait; the next one's caller waits instead.
@@ -20,62 +18,66 @@ const QUEUE: usize = 1_024;
 const BATCH: usize = 128;
 
 /// Runs inside the transaction, or hears why there is none.
-type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Ran + Send>;
+type Job = Box<dyn FnOnce(Answer<&dyn Link>) -> Ran + Send>;
+
+type Answer<T> = std::result::Result<T, StoreError>;
 
 /// An operation that ran but is not durable yet.
 struct Ran {
     error: Option<StoreError>,
     /// Called once the commit is durable, or has failed.
-    answer: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+    answer: Box<dyn FnOnce(Answer<()>) + Send>,
 }
 
 /// The writing connection; none once the store was closed or broke.
-type Shared = Arc<Mutex<Result<Opened, StoreError>>>;
+type Shared<L> = Arc<Mutex<Answer<L>>>;
 
 /// Who runs a batch.
 type AtWork = Arc<Mutex<Option<ThreadId>>>;
 
-pub struct Writer {
+pub struct Writer<L> {
     queue: mpsc::Sender<Job>,
-    shared: Shared,
+    shared: Shared<L>,
     at_work: AtWork,
+    /// The store's, for errors.
+    name: Arc<str>,
 }
 
-impl Writer {
+impl<L: Link> Writer<L> {
     /// Must be called within a tokio runtime.
-    pub fn start(opened: Opened, faults: Faults) -> Writer {
+    pub fn start(link: L, name: &str) -> Writer<L> {
         let (queue, mut waiting) = mpsc::channel::<Job>(QUEUE);
-        let shared: Shared = Arc::new(Mutex::new(Ok(opened)));
+        let shared: Shared<L> = Arc::new(Mutex::new(Ok(link)));
         let at_work = AtWork::default();
         let (theirs, worker) = (Arc::clone(&shared), Arc::clone(&at_work));
         tokio::spawn(async move {
             let mut jobs = Vec::with_capacity(BATCH);
             while waiting.recv_many(&mut jobs, BATCH).await > 0 {
                 let batch = std::mem::take(&mut jobs);
-                let (shared, worker, faults) = (Arc::clone(&theirs), Arc::clone(&worker), faults.clone());
+                let (shared, worker) = (Arc::clone(&theirs), Arc::clone(&worker));
                 // A batch that panicked rolled back, and its callers hear that nobody answered.
                 let _ = tokio::task::spawn_blocking(move || {
                     note(&worker, Some(thread::current().id()));
-                    run(&shared, &faults, batch);
+                    run(&shared, batch);
                     note(&worker, None);
                 })
                 .await;
             }
         });
-        Writer { queue, shared, at_work }
+        Writer { queue, shared, at_work, name: name.into() }
     }
 
     /// Runs `operation` in a transaction and returns once it is durable. An operation that fails leaves no trace and
     /// disturbs no other one of its batch.
-    pub async fn write<T, F>(&self, faults: &Faults, operation: F) -> Result<T, StoreError>
+    pub async fn write<T, F>(&self, operation: F) -> Answer<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: FnOnce(&dyn Session) -> Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let faults = faults.clone();
-        let job: Job = Box::new(move |connection| {
-            let result = connection.and_then(|open| guarded(open, operation).map_err(|error| faults.of(&error)));
+        let name = Arc::clone(&self.name);
+        let job: Job = Box::new(move |link| {
+            let result = link.and_then(|link| guarded(link, operation).map_err(|fault| fault.about(&name)));
             Ran {
                 error: result.as_ref().err().cloned(),
                 answer: Box::new(move |committed| {
@@ -89,7 +91,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl<L> Drop for Writer<L> {
     /// Waits for the batch under way, then closes the file and gives the lock back, so that whoever opens next can.
     ///
     /// An operation may hold the last handle of its own store, by way of the policy: then the file is closed when its
@@ -111,33 +113,31 @@ fn closed() -> StoreError {
     StoreError::Failed("it is closed".to_owned())
 }
 
-fn lock(shared: &Shared) -> MutexGuard<'_, Result<Opened, StoreError>> {
+fn lock<L>(shared: &Shared<L>) -> MutexGuard<'_, Answer<L>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn guarded<T>(
-    connection: &Connection,
-    operation: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    connection.prepare_cached(sql::SAVEPOINT)?.execute([])?;
-    let result = operation(connection);
-    // A full disk may have rolled everything back already; then there is no savepoint to go back to.
-    if result.is_err() && !connection.is_autocommit() {
-        connection.prepare_cached(sql::ROLLBACK_TO)?.execute([])?;
+fn guarded<T>(link: &dyn Link, operation: impl FnOnce(&dyn Session) -> Result<T>) -> Result<T> {
+    let session = link.session();
+    session.execute(sql::SAVEPOINT, &[])?;
+    let result = operation(session);
+    // A full disk may have undone everything already; then there is no savepoint to go back to.
+    if result.is_err() && !link.is_undone() {
+        session.execute(sql::ROLLBACK_TO, &[])?;
     }
-    if !connection.is_autocommit() {
-        connection.prepare_cached(sql::RELEASE)?.execute([])?;
+    if !link.is_undone() {
+        session.execute(sql::RELEASE, &[])?;
     }
     result
 }
 
-fn run(shared: &Shared, faults: &Faults, batch: Vec<Job>) {
+fn run<L: Link>(shared: &Shared<L>, batch: Vec<Job>) {
     let mut held = lock(shared);
     let mut jobs = batch.into_iter().peekable();
     while jobs.peek().is_some() {
         match held.as_mut() {
-            Ok(opened) => {
-                if transaction(&mut opened.connection, faults, &mut jobs) == After::Broken {
+            Ok(link) => {
+                if transaction(link, &mut jobs) == Err(StoreError::Broken) {
                     *held = Err(StoreError::Broken);
                 }
             }
@@ -146,42 +146,45 @@ fn run(shared: &Shared, faults: &Faults, batch: Vec<Job>) {
     }
 }
 
-#[derive(PartialEq)]
-enum After {
-    Usable,
-    /// A sync failed: nobody knows what the disk holds, so only a new process may look again.
-    Broken,
-}
-
-/// Runs jobs until none is left or the transaction is lost, commits and answers.
-fn transaction(connection: &mut Connection, faults: &Faults, jobs: &mut dyn Iterator<Item = Job>) -> After {
-    let transaction = match Transaction::new(connection, TransactionBehavior::Immediate) {
-        Ok(transaction) => transaction,
-        Err(error) => {
-            refuse(jobs, &faults.of(&error));
-            return After::Usable;
-        }
-    };
+/// Runs jobs until none is left or the transaction is undone, commits and answers.
+fn transaction(link: &mut dyn Link, jobs: &mut dyn Iterator<Item = Job>) -> Answer<()> {
+    if let Err(error) = link.begin_writing() {
+        refuse(jobs, &error);
+        return Err(error);
+    }
+    let transaction = RolledBack { link };
     let mut done: Vec<Ran> = Vec::new();
     for job in jobs {
-        let ran = job(Ok(&transaction));
-        // A full disk or a read error may roll back all that was not committed, not only this operation.
-        let lost = transaction.is_autocommit();
+        let ran = job(Ok(&*transaction.link));
+        // A full disk or a read error may undo all that was not committed, not only this operation.
+        let undone = transaction.link.is_undone();
         let error = ran.error.clone();
         done.push(ran);
-        if lost {
+        if undone {
             let error = error.unwrap_or_else(|| StoreError::Failed("the transaction was rolled back".to_owned()));
-            answer(done, &Err(error));
-            return After::Usable;
+            answer(done, &Err(error.clone()));
+            return Err(error);
         }
     }
-    let committed = transaction.commit();
-    let after = if committed.as_ref().err().is_some_and(sync_failed) { After::Broken } else { After::Usable };
-    answer(done, &committed.map_err(|error| faults.of(&error)));
-    after
+    let committed = transaction.link.commit();
+    answer(done, &committed);
+    committed
 }
 
-fn answer(done: Vec<Ran>, committed: &Result<(), StoreError>) {
+/// Whatever ends it, an operation that panics too.
+struct RolledBack<'a> {
+    link: &'a mut dyn Link,
+}
+
+impl Drop for RolledBack<'_> {
+    fn drop(&mut self) {
+        if !self.link.is_undone() {
+            self.link.roll_back();
+        }
+    }
+}
+
+fn answer(done: Vec<Ran>, committed: &Answer<()>) {
     done.into_iter().for_each(|ran| (ran.answer)(committed.clone()));
 }
 
