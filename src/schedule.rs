@@ -52,11 +52,19 @@ struct Entry {
     /// The place in the queue of those that are due: kept while the budget makes them wait.
     since: Timestamp,
     running: bool,
+    /// Somebody else polls it.
+    resting: bool,
     polls: u64,
     /// Quiet polls in a row.
     quiet: u32,
     /// Failed polls in a row.
     failed: u32,
+}
+
+impl Entry {
+    fn is_idle(&self) -> bool {
+        !self.running && !self.resting
+    }
 }
 
 /// When each workspace is due.
@@ -70,7 +78,7 @@ pub struct Schedule {
 impl Schedule {
     /// All workspaces due at once; the budget spreads them.
     pub fn new(intervals: Intervals, workspaces: impl IntoIterator<Item = WorkspaceKey>, now: Timestamp) -> Schedule {
-        let entry = Entry { due: now, since: now, running: false, polls: 0, quiet: 0, failed: 0 };
+        let entry = Entry { due: now, since: now, running: false, resting: false, polls: 0, quiet: 0, failed: 0 };
         Schedule { intervals, at: now, entries: workspaces.into_iter().map(|key| (key, entry.clone())).collect() }
     }
 
@@ -86,14 +94,14 @@ impl Schedule {
 
     /// Workspaces that are due and not being polled, the longest due first: so that a short budget is shared fairly.
     pub fn due(&self, now: Timestamp) -> Vec<WorkspaceKey> {
-        let mut due: Vec<_> = self.entries.iter().filter(|(_, entry)| !entry.running && entry.due <= now).collect();
+        let mut due: Vec<_> = self.entries.iter().filter(|(_, entry)| entry.is_idle() && entry.due <= now).collect();
         due.sort_by(|(a_key, a), (b_key, b)| (a.since, a_key).cmp(&(b.since, b_key)));
         due.into_iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// When the next workspace becomes due.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.entries.values().filter(|entry| !entry.running).map(|entry| entry.due).min()
+        self.entries.values().filter(|entry| entry.is_idle()).map(|entry| entry.due).min()
     }
 
     pub fn began(&mut self, key: &WorkspaceKey) {
@@ -160,6 +168,22 @@ impl Schedule {
             entry.running = false;
             entry.due = entry.due.max(until);
         }
+    }
+
+    /// Polled by somebody else from now on, until [`Schedule::resume`].
+    pub fn rest(&mut self, key: &WorkspaceKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.resting = true;
+        }
+    }
+
+    /// Due now, if it rested. Says whether it did.
+    pub fn resume(&mut self, key: &WorkspaceKey) -> bool {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.resting) else { return false };
+        entry.resting = false;
+        (entry.due, entry.since) = (self.at, self.at);
+        (entry.quiet, entry.failed) = (0, 0);
+        true
     }
 
     /// Somebody has just subscribed here: look again within the fastest interval.

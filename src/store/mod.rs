@@ -6,8 +6,10 @@ mod postgres;
 mod sql;
 pub mod sqlite;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -16,7 +18,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{
-    Change, Claimed, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
+    Change, Claimed, Clock, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
     RunState, Subscription, Timestamp, WorkspaceKey,
 };
 use crate::settings::{Problem, Secret};
@@ -171,6 +173,16 @@ pub trait Store: Send + Sync {
     /// Looks through all of it for damage that opening it does not find, beside everything else.
     async fn verify(&self) -> Result<(), StoreError>;
 
+    /// Says that this process serves, and takes its fair part of `names`, each `KIND:NAME`: what it may tend for a while.
+    /// To be called again well within that while. All of them where no other process can share the store.
+    async fn hold(&self, names: &[String]) -> Result<Held, StoreError>;
+
+    /// This process serves no more: what it holds is given back.
+    async fn retire(&self) -> Result<(), StoreError>;
+
+    /// The clock that everybody who shares the store goes by. None: each has its own.
+    fn clock(&self) -> Option<Clock>;
+
     /// Figures for metrics and the board.
     async fn overview(&self) -> Result<Overview, StoreError>;
 
@@ -182,6 +194,23 @@ pub trait Store: Send + Sync {
     /// is owed to and nothing happened to since ([`Place::is_forgettable`]). In small steps, so that nobody waits long. Says
     /// how many deliveries went.
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// What a process may tend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    pub names: BTreeSet<String>,
+    /// From the call on. None: for good.
+    pub lasts: Option<Duration>,
+    /// Deliveries that another process took with it when it fell silent, now `unknown`.
+    pub recovered: Vec<(Destination, u64)>,
+}
+
+impl Held {
+    /// By whoever has the store for itself.
+    pub fn all(names: &[String]) -> Held {
+        Held { names: names.iter().cloned().collect(), lasts: None, recovered: Vec::new() }
+    }
 }
 
 /// What the tracker starts from.

@@ -77,6 +77,8 @@ struct View {
     failure: Option<Failure>,
     /// The budget allows the next poll then.
     waits_until: Option<Timestamp>,
+    /// Another process polls it: what is known of it comes from the store.
+    elsewhere: bool,
 }
 
 /// Polls that fail since when, and what the last one said.
@@ -193,15 +195,27 @@ impl Tracker {
             gone.collect::<Vec<_>>().iter().for_each(|id| self.remove(id));
             all.into_iter().for_each(|subscription| self.add(subscription));
             // Only now: a version that a subscription counted up must not be seen before that subscription.
+            let stored: HashSet<_> =
+                loaded.runs.iter().map(|(workspace, state)| (workspace.clone(), state.snapshot.id.clone())).collect();
             for (workspace, state) in loaded.runs {
                 self.remember(&workspace, state);
             }
+            self.forget_elsewhere(&stored);
             drop(count);
             self.owed.notify_one();
             self.behind.store(false, Ordering::Release);
             return Ok(());
         }
         Err(StoreError::Failed("subscriptions change faster than they can be read".to_owned()))
+    }
+
+    /// Runs that whoever polls their workspace has forgotten.
+    fn forget_elsewhere(&self, stored: &HashSet<(WorkspaceKey, RunId)>) {
+        for mut view in self.workspaces.iter_mut().filter(|view| view.elsewhere) {
+            let key = view.key().clone();
+            view.known.retain(|run| stored.contains(&(key.clone(), run.clone())));
+            self.runs.retain(|id, _| id.0 != key || stored.contains(id));
+        }
     }
 
     /// The last reload or write did not succeed: memory may lack what the store holds.
@@ -426,6 +440,19 @@ impl Tracker {
     /// The call budget allows the next poll at `until`.
     pub fn poll_waits(&self, workspace: &WorkspaceKey, until: Timestamp) {
         self.workspaces.entry(workspace.clone()).or_default().waits_until = Some(until);
+    }
+
+    /// Which workspaces this process polls: what it knew of the others' polls is old from now on.
+    pub fn tend(&self, workspaces: &[Workspace], held: &HashSet<WorkspaceKey>) {
+        for key in workspaces.iter().map(Workspace::key) {
+            let elsewhere = !held.contains(&key);
+            let mut view = self.workspaces.entry(key).or_default();
+            if elsewhere && !view.elsewhere {
+                (view.failure, view.waits_until) = (None, None);
+                view.page.clear();
+            }
+            view.elsewhere = elsewhere;
+        }
     }
 
     /// Keeps when workspaces were seen last, to the minute, so that a later start knows what it missed.

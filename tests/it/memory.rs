@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use callboard::model::{
-    Claimed, Delivery, DeliveryState, Destination, Folding, MOST_COUNTED, MOST_FOLDED, News, Place, Plan, Queue, RunId,
-    RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
+    Claimed, Clock, Delivery, DeliveryState, Destination, Folding, MOST_COUNTED, MOST_FOLDED, News, Place, Plan, Queue,
+    RunId, RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
 };
 use callboard::planted::{Bug, is_planted};
 use callboard::store::{
-    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Ledger, Loaded, Next, Overview, PlaceRow, Policy, Poll,
-    Recorded, Room, Settlement, Store, StoreError, Subscribed, Told, WorkspaceState,
+    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Ledger, Loaded, Next, Overview, PlaceRow, Policy,
+    Poll, Recorded, Room, Settlement, Store, StoreError, Subscribed, Told, WorkspaceState,
 };
 use uuid::Uuid;
 
@@ -183,6 +183,15 @@ impl Store for MemoryStore {
     }
     async fn verify(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+    async fn hold(&self, names: &[String]) -> Result<Held, StoreError> {
+        Ok(Held::all(names))
+    }
+    async fn retire(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn clock(&self) -> Option<Clock> {
+        None
     }
     async fn overview(&self) -> Result<Overview, StoreError> {
         let recovered = self.recovered.lock().unwrap().clone();

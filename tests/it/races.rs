@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use callboard::metrics::Metrics;
 use callboard::model::{
-    Change, Destination, RunId, RunState, Scope, Selector, Snapshot, Stage, Status, Subscription, Timestamp, Workspace,
-    WorkspaceKey,
+    Change, Clock, Destination, RunId, RunState, Scope, Selector, Snapshot, Stage, Status, Subscription, Timestamp,
+    Workspace, WorkspaceKey,
 };
 use callboard::store::{
     self, Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Loaded, Overview, PlaceRow, Policy, Poll,
@@ -121,6 +121,18 @@ impl Store for Holding {
 
     async fn verify(&self) -> Result<(), StoreError> {
         self.inner.verify().await
+    }
+
+    async fn hold(&self, names: &[String]) -> Result<store::Held, StoreError> {
+        self.inner.hold(names).await
+    }
+
+    async fn retire(&self) -> Result<(), StoreError> {
+        self.inner.retire().await
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        self.inner.clock()
     }
 }
 

@@ -3,38 +3,39 @@
 //! Replicas are rows that say when they were last heard of, by the database's clock. Each claims in its own name, and
 //! what one had under way when it fell silent is `unknown` to the others.
 
+mod leases;
 mod link;
 mod open;
+mod time;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::task::AbortHandle;
 
 use self::link::{PostgresLink, Target};
 pub use self::open::check;
-use super::sql::{Database, Engine, Link, Readers, Result, Session, Value, Writer, blocking, recover};
-use super::{Role, StoreError};
-use crate::model::Destination;
+use self::time::Time;
+use super::sql::{Database, Engine, Link, Readers, Result, Session, Writer, blocking, recover};
+use super::{Held, Role, StoreError};
+use crate::model::{Clock, Destination};
 
 /// A replica that was not heard of for so long is taken for dead. Longer than a send's deadline of ten seconds, so that
 /// what it had under way has ended by then, however it ended.
 const SILENCE_MS: i64 = 15_000;
-const HEARTBEAT: Duration = Duration::from_secs(2);
 
 const JOIN: &str = "INSERT INTO replicas DEFAULT VALUES RETURNING id";
 /// One that was taken for dead comes back as itself: what it had under way is unknown, and nothing else is lost.
 const BEAT: &str = "
     INSERT INTO replicas (id, seen_at) OVERRIDING SYSTEM VALUE VALUES (?1, clock_timestamp())
     ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at";
+const LEAVE: &str = "DELETE FROM replicas WHERE id = ?1";
 /// Owners of what is under way who were not heard of for ?1 milliseconds.
 const SILENT: &str = "
     SELECT DISTINCT d.owner FROM deliveries AS d
     WHERE d.state = 'in_flight' AND NOT EXISTS (
       SELECT 1 FROM replicas AS r
-      WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - ?1 * interval '1 millisecond')";
+      WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - ?1::bigint * interval '1 millisecond')";
 const FORGET: &str = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour'";
 const FORGET_MOVES: &str = "DELETE FROM moves WHERE at < clock_timestamp() - interval '1 hour'";
 const LAST_MOVE: &str = "SELECT coalesce(max(number), 0) FROM moves WHERE replica <> ?1";
@@ -45,12 +46,12 @@ type Answer<T> = std::result::Result<T, StoreError>;
 
 pub struct Postgres {
     readers: Readers<PostgresLink>,
-    writer: Arc<Writer<PostgresLink>>,
+    writer: Writer<PostgresLink>,
     recovered: Vec<(Destination, u64)>,
     replica: i64,
     /// The last move of another one that was taken over.
     seen: AtomicI64,
-    heart: Option<AbortHandle>,
+    time: Arc<Time>,
 }
 
 impl Postgres {
@@ -62,21 +63,13 @@ impl Postgres {
         blocking(move || open::prepare(&mut link, &name)).await??;
         let replica = if role == Role::Owner { join(&target).await? } else { 0 };
         let target = Target { replica, tells: role == Role::Guest, ..target };
-        let writer = Arc::new(Writer::start(PostgresLink::to(target.clone()), &target.name));
+        let writer = Writer::start(PostgresLink::to(target.clone()), &target.name);
         let recovered = if role == Role::Owner { writer.write(bury).await? } else { Vec::new() };
-        let heart = (role == Role::Owner).then(|| tokio::spawn(beat(Arc::clone(&writer))).abort_handle());
         let name = Arc::clone(&target.name);
         let readers = Readers::new(&name, move || Ok(PostgresLink::to(target.clone())));
         let seen = AtomicI64::new(readers.read(move |session| last_move(session, replica)).await?);
-        Ok(Database(Postgres { readers, writer, recovered, replica, seen, heart }))
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        if let Some(heart) = &self.heart {
-            heart.abort();
-        }
+        let time = Arc::new(readers.read(Time::of).await?);
+        Ok(Database(Postgres { readers, writer, recovered, replica, seen, time }))
     }
 }
 
@@ -92,31 +85,9 @@ async fn join(target: &Target) -> Answer<i64> {
     blocking(joining).await?
 }
 
-/// Says that this replica lives, and looks for those that don't.
-async fn beat(writer: Arc<Writer<PostgresLink>>) {
-    let mut beats = tokio::time::interval(HEARTBEAT);
-    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        beats.tick().await;
-        let beaten = writer.write(|session| {
-            session.execute(BEAT, &[Value::Integer(session.replica())])?;
-            session.execute(FORGET, &[])?;
-            session.execute(FORGET_MOVES, &[])?;
-            bury(session)
-        });
-        match beaten.await {
-            Ok(found) if !found.is_empty() => {
-                tracing::warn!(destinations = found.len(), "another replica fell silent while it was sending");
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "no sign of life reached the store"),
-        }
-    }
-}
-
 /// What the dead had under way is unknown from now on.
 fn bury(session: &dyn Session) -> Result<Vec<(Destination, u64)>> {
-    let silent: Vec<i64> = session.all(SILENT, &[Value::Integer(SILENCE_MS)], |row| row.get(0))?;
+    let silent: Vec<i64> = session.all(SILENT, &[SILENCE_MS.into()], |row| row.get(0))?;
     let mut found = Vec::new();
     for replica in silent {
         found.extend(recover(session, replica)?);
@@ -125,7 +96,7 @@ fn bury(session: &dyn Session) -> Result<Vec<(Destination, u64)>> {
 }
 
 fn last_move(session: &dyn Session, replica: i64) -> Result<i64> {
-    session.one(LAST_MOVE, &[Value::Integer(replica)], |row| row.get(0))
+    session.one(LAST_MOVE, &[replica.into()], |row| row.get(0))
 }
 
 #[async_trait]
@@ -151,6 +122,32 @@ impl Engine for Postgres {
     /// The server looks after its own files.
     async fn verify(&self) -> Answer<()> {
         Ok(())
+    }
+
+    async fn hold(&self, names: &[String]) -> Answer<Held> {
+        let (names, time) = (names.to_vec(), Arc::clone(&self.time));
+        let holding = move |session: &dyn Session| {
+            session.execute(BEAT, &[session.replica().into()])?;
+            session.execute(FORGET, &[])?;
+            session.execute(FORGET_MOVES, &[])?;
+            time.look(session)?;
+            let recovered = bury(session)?;
+            Ok(Held { recovered, ..leases::hold(session, &names)? })
+        };
+        self.writer.write(holding).await
+    }
+
+    async fn retire(&self) -> Answer<()> {
+        let leaving = |session: &dyn Session| {
+            session.execute(leases::GIVE_ALL, &[session.replica().into()])?;
+            session.execute(LEAVE, &[session.replica().into()]).map(drop)
+        };
+        self.writer.write(leaving).await
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        let time = Arc::clone(&self.time);
+        Some(Arc::new(move || time.now()))
     }
 
     async fn changed_elsewhere(&self) -> Answer<bool> {

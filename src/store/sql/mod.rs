@@ -27,10 +27,10 @@ pub use self::settles::recover;
 use self::statements as sql;
 pub use self::writer::Writer;
 use super::{
-    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Loaded, Overview, PlaceRow, Policy, Poll, Recorded,
-    Room, Settlement, Store, StoreError, Subscribed, Told,
+    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Loaded, Overview, PlaceRow, Policy, Poll,
+    Recorded, Room, Settlement, Store, StoreError, Subscribed, Told,
 };
-use crate::model::{Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey};
+use crate::model::{Clock, Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey};
 
 /// Rows that one transaction of [`Store::prune`] deletes.
 const PRUNED_AT_ONCE: i64 = 500;
@@ -71,6 +71,15 @@ pub trait Engine: Send + Sync + 'static {
 
     /// See [`Store::verify`].
     async fn verify(&self) -> std::result::Result<(), StoreError>;
+
+    /// See [`Store::hold`].
+    async fn hold(&self, names: &[String]) -> std::result::Result<Held, StoreError>;
+
+    /// See [`Store::retire`].
+    async fn retire(&self) -> std::result::Result<(), StoreError>;
+
+    /// See [`Store::clock`].
+    fn clock(&self) -> Option<Clock>;
 
     /// See [`Store::changed_elsewhere`].
     async fn changed_elsewhere(&self) -> std::result::Result<bool, StoreError>;
@@ -198,6 +207,18 @@ impl<E: Engine> Store for Database<E> {
 
     async fn verify(&self) -> Answer<()> {
         self.0.verify().await
+    }
+
+    async fn hold(&self, names: &[String]) -> Answer<Held> {
+        self.0.hold(names).await
+    }
+
+    async fn retire(&self) -> Answer<()> {
+        self.0.retire().await
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        self.0.clock()
     }
 
     async fn overview(&self) -> Answer<Overview> {

@@ -125,6 +125,13 @@ CREATE TABLE replicas (
     seen_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
 );
 
+-- What one replica at a time tends: `workspace:KEY` polls it, `surface:NAME` is connected.
+CREATE TABLE leases (
+    name    TEXT COLLATE "C" PRIMARY KEY,
+    replica BIGINT NOT NULL,
+    until   TIMESTAMPTZ NOT NULL
+);
+
 -- What the replicas keep in memory and who moved it, for the others. Its numbers are in order of commit, because
 -- transactions that write don't overlap. Rows are kept for an hour.
 CREATE TABLE moves (
