@@ -113,7 +113,7 @@ impl App {
         warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
         let tracker = track(config, &store, &source, &metrics, now).await?;
-        let (meter, poller) = polling(config, &tracker, source, &metrics, now);
+        let (meter, poller) = polling(config, &tracker, &store, source, &metrics, now);
         let tending = tend(config, &store, &tracker, &poller, &surfaces, (&outlets, &metrics)).await?;
         let wording: Wording = Box::new(move |draft, reader, now| renderer.render(draft, reader, now));
         let outages = Outages::new(Arc::clone(&store), Arc::clone(&tracker), outlets.clone(), workspaces.clone(), now);
@@ -255,13 +255,14 @@ async fn track(
 fn polling(
     config: &Config,
     tracker: &Arc<Tracker>,
+    store: &Arc<dyn Store>,
     source: Arc<dyn Source>,
     metrics: &Arc<Metrics>,
     now: Timestamp,
 ) -> (Arc<Meter>, Arc<Poller>) {
     let (poll, budget) = (&config.dataworks.poll, &config.dataworks.budget);
     let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: budget.per_day() };
-    let meter = Arc::new(Meter::new(source, limits, Arc::clone(metrics)));
+    let meter = Arc::new(Meter::new(source, limits, store.clock().map(|_| Arc::clone(store)), Arc::clone(metrics)));
     let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
     let poller = Poller::new(Arc::clone(tracker), Arc::clone(&meter), &config.workspaces(), intervals, now);
     (meter, Arc::new(poller))

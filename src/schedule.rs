@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use jiff::{SignedDuration, ToSpan, tz};
+use serde::{Deserialize, Serialize};
 
 pub use self::access::Access;
 use crate::model::{Timestamp, WorkspaceKey, elapsed};
@@ -271,7 +272,7 @@ const SECONDS_PER_DAY: f64 = 86_400.0;
 /// DataWorks' day is taken to begin at midnight in China.
 const QUOTA_OFFSET_HOURS: i8 = 8;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Bucket {
     tokens: f64,
     capacity: f64,
@@ -291,7 +292,7 @@ impl Bucket {
 }
 
 /// The call budget of one account in one region.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Budget {
     second: Bucket,
     day: Option<Bucket>,
@@ -311,6 +312,15 @@ impl Budget {
         });
         let second = Bucket { tokens: capacity, capacity, per_second };
         Budget { second, day, factor: 1.0, at: now, blocked_until: None }
+    }
+
+    /// As it was kept, under limits that may be others by now.
+    #[must_use]
+    pub fn under(self, limits: Limits) -> Budget {
+        let fresh = Budget::new(limits, self.at);
+        let tokens = |old: Bucket, new: Bucket| Bucket { tokens: old.tokens.min(new.capacity), ..new };
+        let day = fresh.day.map(|new| self.day.map_or(new, |old| tokens(old, new)));
+        Budget { second: tokens(self.second, fresh.second), day, ..self }
     }
 
     /// Takes one call out of the budget, or says when there will be one.

@@ -180,8 +180,11 @@ pub trait Store: Send + Sync {
     /// This process serves no more: what it holds is given back.
     async fn retire(&self) -> Result<(), StoreError>;
 
-    /// The clock that everybody who shares the store goes by. None: each has its own.
+    /// The clock that everybody who shares the store goes by. None: no other process serves from it.
     fn clock(&self) -> Option<Clock>;
+
+    /// Lets `change` replace what all who serve keep under `name`, one after another. Fails where nobody shares the store.
+    async fn share(&self, name: &str, change: Sharing) -> Result<(), StoreError>;
 
     /// Figures for metrics and the board.
     async fn overview(&self) -> Result<Overview, StoreError>;
@@ -195,6 +198,9 @@ pub trait Store: Send + Sync {
     /// how many deliveries went.
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError>;
 }
+
+/// Makes of what is kept, if anything is, what is kept from now on.
+pub type Sharing = Box<dyn FnOnce(Option<&str>) -> String + Send>;
 
 /// What a process may tend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -244,7 +244,15 @@ impl Tracker {
                 Some(poll) if is_planted(Bug::MemoryAheadOfStore) => {
                     self.store.record(poll).await.unwrap_or(Recorded::Done)
                 }
-                Some(poll) => self.heard(self.store.record(poll).await)?,
+                Some(poll) => match self.heard(self.store.record(poll).await) {
+                    Ok(recorded) => recorded,
+                    Err(error) => {
+                        // What is not for the store was seen all the same: a doubt that this look ended must not be
+                        // confirmed by the next one.
+                        soft.into_iter().for_each(|state| self.remember(&workspace.key(), state));
+                        return Err(error);
+                    }
+                },
                 None => Recorded::Done,
             };
             match recorded {

@@ -15,7 +15,7 @@ use callboard::model::{
 use callboard::planted::{Bug, is_planted};
 use callboard::store::{
     Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Ledger, Loaded, Next, Overview, PlaceRow, Policy,
-    Poll, Recorded, Room, Settlement, Store, StoreError, Subscribed, Told, WorkspaceState,
+    Poll, Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told, WorkspaceState,
 };
 use uuid::Uuid;
 
@@ -192,6 +192,9 @@ impl Store for MemoryStore {
     }
     fn clock(&self) -> Option<Clock> {
         None
+    }
+    async fn share(&self, _: &str, _: Sharing) -> Result<(), StoreError> {
+        Err(StoreError::Failed("nobody else serves from it".to_owned()))
     }
     async fn overview(&self) -> Result<Overview, StoreError> {
         let recovered = self.recovered.lock().unwrap().clone();

@@ -131,6 +131,10 @@ impl Store for Holding {
         self.inner.retire().await
     }
 
+    async fn share(&self, name: &str, change: store::Sharing) -> Result<(), StoreError> {
+        self.inner.share(name, change).await
+    }
+
     fn clock(&self) -> Option<Clock> {
         self.inner.clock()
     }

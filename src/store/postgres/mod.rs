@@ -17,7 +17,7 @@ use self::link::{PostgresLink, Target};
 pub use self::open::check;
 use self::time::Time;
 use super::sql::{Database, Engine, Link, Readers, Result, Session, Writer, blocking, recover};
-use super::{Held, Role, StoreError};
+use super::{Held, Role, Sharing, StoreError};
 use crate::model::{Clock, Destination};
 
 /// A replica that was not heard of for so long is taken for dead. Longer than a send's deadline of ten seconds, so that
@@ -39,6 +39,9 @@ const SILENT: &str = "
 const FORGET: &str = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour'";
 const FORGET_MOVES: &str = "DELETE FROM moves WHERE at < clock_timestamp() - interval '1 hour'";
 const LAST_MOVE: &str = "SELECT coalesce(max(number), 0) FROM moves WHERE replica <> ?1";
+const SHARED: &str = "SELECT value FROM shared WHERE name = ?1";
+const PUT_SHARED: &str = "
+    INSERT INTO shared (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 /// Writes what stands there already.
 const PROBE: &str = "UPDATE ledger SET owed = owed WHERE id = 1";
 
@@ -148,6 +151,16 @@ impl Engine for Postgres {
     fn clock(&self) -> Option<Clock> {
         let time = Arc::clone(&self.time);
         Some(Arc::new(move || time.now()))
+    }
+
+    async fn share(&self, name: &str, change: Sharing) -> Answer<()> {
+        let name = name.to_owned();
+        let sharing = move |session: &dyn Session| {
+            let kept: Option<String> = session.first(SHARED, &[name.as_str().into()], |row| row.get(0))?;
+            let changed = change(kept.as_deref());
+            session.execute(PUT_SHARED, &[name.as_str().into(), changed.into()]).map(drop)
+        };
+        self.writer.write(sharing).await
     }
 
     async fn changed_elsewhere(&self) -> Answer<bool> {

@@ -28,7 +28,7 @@ use self::statements as sql;
 pub use self::writer::Writer;
 use super::{
     Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Loaded, Overview, PlaceRow, Policy, Poll,
-    Recorded, Room, Settlement, Store, StoreError, Subscribed, Told,
+    Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told,
 };
 use crate::model::{Clock, Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey};
 
@@ -80,6 +80,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// See [`Store::clock`].
     fn clock(&self) -> Option<Clock>;
+
+    /// See [`Store::share`].
+    async fn share(&self, name: &str, change: Sharing) -> std::result::Result<(), StoreError>;
 
     /// See [`Store::changed_elsewhere`].
     async fn changed_elsewhere(&self) -> std::result::Result<bool, StoreError>;
@@ -219,6 +222,10 @@ impl<E: Engine> Store for Database<E> {
 
     fn clock(&self) -> Option<Clock> {
         self.0.clock()
+    }
+
+    async fn share(&self, name: &str, change: Sharing) -> Answer<()> {
+        self.0.share(name, change).await
     }
 
     async fn overview(&self) -> Answer<Overview> {

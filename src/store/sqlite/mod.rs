@@ -14,7 +14,7 @@ pub use self::link::SqliteLink;
 use self::open::Found;
 pub use self::open::migrate;
 use super::sql::{Database, Engine, Readers, Row, Session, Writer, blocking};
-use super::{Held, Role, StoreError};
+use super::{Held, Role, Sharing, StoreError};
 use crate::model::{Clock, Destination};
 
 pub struct Sqlite {
@@ -82,6 +82,10 @@ impl Engine for Sqlite {
 
     fn clock(&self) -> Option<Clock> {
         None
+    }
+
+    async fn share(&self, _: &str, _: Sharing) -> Result<(), StoreError> {
+        Err(StoreError::Failed("nobody else serves from it".to_owned()))
     }
 
     async fn changed_elsewhere(&self) -> Result<bool, StoreError> {

@@ -132,6 +132,12 @@ CREATE TABLE leases (
     until   TIMESTAMPTZ NOT NULL
 );
 
+-- What all replicas keep together, as JSON: the call budget of each region.
+CREATE TABLE shared (
+    name  TEXT COLLATE "C" PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
 -- What the replicas keep in memory and who moved it, for the others. Its numbers are in order of commit, because
 -- transactions that write don't overlap. Rows are kept for an hour.
 CREATE TABLE moves (
