@@ -23,6 +23,8 @@ use crate::model::Destination;
 /// what it had under way has ended by then, however it ended.
 const SILENCE_MS: i64 = 15_000;
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Between two tries to reach a server at the start: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 const JOIN: &str = "INSERT INTO replicas DEFAULT VALUES RETURNING id";
 /// One that was taken for dead comes back as itself: what it had under way is unknown, and nothing else is lost.
@@ -54,9 +56,31 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Within a tokio runtime.
+    /// Within a tokio runtime. An owner waits for a server that can't be reached; a guest hears of that.
     pub async fn open(url: &str, role: Role) -> Answer<Database<Postgres>> {
         let target = open::target(url)?;
+        let mut pause = None;
+        loop {
+            match Postgres::at(target.clone(), role).await {
+                Err(error @ StoreError::Away(_)) if role == Role::Owner => {
+                    if pause.is_none() {
+                        tracing::warn!(%error, "the start waits for PostgreSQL, and goes on by itself when it answers");
+                    }
+                    let now = pause.unwrap_or(PAUSE.0);
+                    tokio::time::sleep(now).await;
+                    pause = Some((now * 2).min(PAUSE.1));
+                }
+                opened => {
+                    if pause.is_some() && opened.is_ok() {
+                        tracing::info!("PostgreSQL answers; the start goes on");
+                    }
+                    return opened;
+                }
+            }
+        }
+    }
+
+    async fn at(target: Target, role: Role) -> Answer<Database<Postgres>> {
         let mut link = PostgresLink::to(target.clone());
         let name = Arc::clone(&target.name);
         blocking(move || open::prepare(&mut link, &name)).await??;
