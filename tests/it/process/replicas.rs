@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use callboard::model::RunId;
 
 use super::{Books, Place, Process, finish, happen};
-use crate::postgres::Database;
+use crate::postgres::{Database, Server};
 use crate::results;
+use crate::sink::Answer;
 
 const REPLICAS: usize = 3;
 /// Several, so that what one dead replica had under way does not hold up everything.
@@ -108,6 +109,83 @@ async fn replicas_that_are_killed_lose_nothing_and_repeat_only_what_is_counted()
     }
     let books = replicas.end(&runs, &format!("SEED={seed}")).await;
     results::record("replicas: `kill -9` of one of three", kills, Some(seed), &books.to_string());
+}
+
+/// Longer than others wait for a sign of life. `PAUSES=300` for more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_sleeps_and_wakes_up_changes_nothing_that_others_took_over() {
+    let (pauses, seed) = (results::cases("PAUSES", 2), results::seed());
+    println!("SEED={seed} repeats the moments of the pauses");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let database = Database::create().await;
+    let mut replicas = Replicas::start(Place::at_server(database.url(), &HOOKS).await).await;
+    let mut runs = Vec::new();
+    for _ in 0..pauses {
+        // So that most of the time something is under way.
+        for hook in HOOKS {
+            let late = (0..10).map(|_| Answer::Late(Duration::from_millis(random.u64(0..500))));
+            replicas.place.sink.answer(&format!("/hooks/{hook}"), late.collect::<Vec<_>>());
+        }
+        let wakes = Duration::from_millis(random.u64(0..2_000));
+        replicas.live(wakes, &mut runs, &mut random).await;
+        let index = random.usize(..REPLICAS);
+        replicas.all[index].process.signal("-STOP");
+        let sleeps = Duration::from_millis(random.u64(16_000..20_000));
+        replicas.live(sleeps, &mut runs, &mut random).await;
+        replicas.all[index].process.signal("-CONT");
+    }
+    let books = replicas.end(&runs, &format!("SEED={seed}")).await;
+    results::record(
+        "replicas: SIGSTOP of one of three, longer than its silence is borne",
+        pauses,
+        Some(seed),
+        &books.to_string(),
+    );
+}
+
+/// `TERMINATIONS=500` for more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_cut_off_under_load_cost_nothing() {
+    let (terminations, seed) = (results::cases("TERMINATIONS", 30), results::seed());
+    println!("SEED={seed} repeats the moments of the terminations");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let database = Database::create().await;
+    let replicas = Replicas::start(Place::at_server(database.url(), &HOOKS).await).await;
+    let mut runs = Vec::new();
+    let mut terminated = 0;
+    while terminated < terminations {
+        let lives = Duration::from_micros(random.u64(0..200_000));
+        replicas.live(lives, &mut runs, &mut random).await;
+        terminated += usize::from(database.cut_off_one().await);
+    }
+    let books = replicas.end(&runs, &format!("SEED={seed}")).await;
+    results::record("replicas: connections terminated by the server", terminations, Some(seed), &books.to_string());
+}
+
+/// `CRASHES=10` for more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_under_its_replicas_loses_nothing_and_they_go_on_by_themselves() {
+    let (crashes, seed) = (results::cases("CRASHES", 1), results::seed());
+    println!("SEED={seed} repeats the moments of the kills");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut server = Server::start();
+    let mut replicas = Replicas::start(Place::at_server(server.url(), &HOOKS).await).await;
+    let mut runs = Vec::new();
+    for _ in 0..crashes {
+        let lives = Duration::from_micros(random.u64(500_000..3_000_000));
+        replicas.live(lives, &mut runs, &mut random).await;
+        server.kill();
+        // One of them starts while there is no server.
+        let index = random.usize(..REPLICAS);
+        let listen = replicas.kill(index);
+        replicas.restart(index, listen);
+        let away = Duration::from_millis(random.u64(500..6_000));
+        replicas.live(away, &mut runs, &mut random).await;
+        server.start_again();
+        replicas.ready().await;
+    }
+    let books = replicas.end(&runs, &format!("SEED={seed}")).await;
+    results::record("replicas: `kill -9` of their server", crashes, Some(seed), &books.to_string());
 }
 
 #[tokio::test]
