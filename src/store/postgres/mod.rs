@@ -36,7 +36,9 @@ const SILENT: &str = "
     SELECT DISTINCT d.owner FROM deliveries AS d
     WHERE d.state = 'in_flight' AND NOT EXISTS (
       SELECT 1 FROM replicas AS r
-      WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - ?1 * interval '1 millisecond')";
+      WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - CAST(?1 AS BIGINT) * interval '1 millisecond')";
+/// All replicas look again.
+const MOVE: &str = "INSERT INTO moves (replica) VALUES (0)";
 const FORGET: &str = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour'";
 const FORGET_MOVES: &str = "DELETE FROM moves WHERE at < clock_timestamp() - interval '1 hour'";
 const LAST_MOVE: &str = "SELECT coalesce(max(number), 0) FROM moves WHERE replica <> ?1";
@@ -144,6 +146,9 @@ fn bury(session: &dyn Session) -> Result<Vec<(Destination, u64)>> {
     let mut found = Vec::new();
     for replica in silent {
         found.extend(recover(session, replica)?);
+    }
+    if !found.is_empty() {
+        session.execute(MOVE, &[])?;
     }
     Ok(found)
 }

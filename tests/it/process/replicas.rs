@@ -108,6 +108,10 @@ async fn replicas_that_are_killed_lose_nothing_and_repeat_only_what_is_counted()
         replicas.restart(index, listen);
     }
     let books = replicas.end(&runs, &format!("SEED={seed}")).await;
+    assert!(
+        books.unknown <= (kills * HOOKS.len()) as u64,
+        "SEED={seed}: replicas that live were taken for dead: {books}"
+    );
     results::record("replicas: `kill -9` of one of three", kills, Some(seed), &books.to_string());
 }
 
@@ -135,6 +139,10 @@ async fn a_replica_that_sleeps_and_wakes_up_changes_nothing_that_others_took_ove
         replicas.all[index].process.signal("-CONT");
     }
     let books = replicas.end(&runs, &format!("SEED={seed}")).await;
+    assert!(
+        books.unknown <= (pauses * HOOKS.len()) as u64,
+        "SEED={seed}: replicas that live were taken for dead: {books}"
+    );
     results::record(
         "replicas: SIGSTOP of one of three, longer than its silence is borne",
         pauses,
@@ -159,6 +167,7 @@ async fn connections_that_are_cut_off_under_load_cost_nothing() {
         terminated += usize::from(database.cut_off_one().await);
     }
     let books = replicas.end(&runs, &format!("SEED={seed}")).await;
+    assert_eq!((books.extra, books.unknown), (0, 0), "SEED={seed}: nobody died, so nothing may be in doubt");
     results::record("replicas: connections terminated by the server", terminations, Some(seed), &books.to_string());
 }
 
