@@ -120,6 +120,13 @@ allow_private = ["127.0.0.0/8"]
         Place { world, sink, listen, folder, home, server, prefix: Vec::new(), http, _stop: stop.drop_guard() }
     }
 
+    /// More of the configuration.
+    fn configure(&self, more: &str) {
+        let path = self.folder.path().join("callboard.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, config + more).unwrap();
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log.txt")).unwrap_or_default()
     }

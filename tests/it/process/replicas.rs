@@ -1,5 +1,6 @@
 //! Several replicas on one PostgreSQL: killed, paused, cut off, their server killed under them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::sink::Answer;
 
 const REPLICAS: usize = 3;
 /// Several, so that what one dead replica had under way does not hold up everything.
-const HOOKS: [&str; 4] = ["one", "two", "three", "four"];
+const HOOKS: [&str; 8] = ["one", "two", "three", "four", "five", "six", "seven", "eight"];
 
 struct Replica {
     listen: SocketAddr,
@@ -75,16 +76,28 @@ impl Replicas {
         self.all.insert(index, Replica { listen, process });
     }
 
+    /// Each of them has tried to send.
+    async fn have_all_tried(&self) -> bool {
+        let pages = self.all.iter().map(|replica| self.place.page_at(replica.listen, "/metrics"));
+        let pages = futures_util::future::join_all(pages).await;
+        let attempts = |line: &str| line.starts_with("callboard_delivery_attempts_total{") && !line.ends_with(" 0");
+        pages.into_iter().all(|page| page.is_some_and(|(_, text)| text.lines().any(attempts)))
+    }
+
+    async fn stop(&mut self) {
+        for Replica { process, .. } in self.all.drain(..) {
+            self.place.stop(process).await;
+        }
+    }
+
     /// All runs end and all is told; every replica has come through by itself and stops well. Then the books are closed.
-    async fn end(mut self, runs: &[RunId], told: &str) -> Books {
+    async fn end(&mut self, runs: &[RunId], told: &str) -> Books {
         self.ready().await;
         finish(&self.place.world, runs);
         if let Some(Replica { process, .. }) = self.all.first_mut() {
             self.place.drained(runs, HOOKS.len(), process).await;
         }
-        for Replica { process, .. } in self.all {
-            self.place.stop(process).await;
-        }
+        self.stop().await;
         Books::closed(&self.place, told).await
     }
 }
@@ -158,7 +171,7 @@ async fn connections_that_are_cut_off_under_load_cost_nothing() {
     println!("SEED={seed} repeats the moments of the terminations");
     let mut random = fastrand::Rng::with_seed(seed);
     let database = Database::create().await;
-    let replicas = Replicas::start(Place::at_server(database.url(), &HOOKS).await).await;
+    let mut replicas = Replicas::start(Place::at_server(database.url(), &HOOKS).await).await;
     let mut runs = Vec::new();
     let mut terminated = 0;
     while terminated < terminations {
@@ -195,6 +208,84 @@ async fn a_server_that_is_killed_under_its_replicas_loses_nothing_and_they_go_on
     }
     let books = replicas.end(&runs, &format!("SEED={seed}")).await;
     results::record("replicas: `kill -9` of their server", crashes, Some(seed), &books.to_string());
+}
+
+/// Where each replica tries by itself, each of them sends when the outage is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_outage_that_every_replica_met_each_message_arrives_once() {
+    let seed = results::seed();
+    println!("SEED={seed} repeats what happens meanwhile");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let database = Database::create().await;
+    let place = Place::at_server(database.url(), &HOOKS).await;
+    let path = |hook: &str| format!("/hooks/{hook}");
+    for hook in HOOKS {
+        place.sink.answer(&path(hook), vec![Answer::status(503); 10_000]);
+    }
+    let mut replicas = Replicas::start(place).await;
+    let mut runs = Vec::new();
+    let patient_until = Instant::now() + super::PATIENCE;
+    while !replicas.have_all_tried().await {
+        assert!(Instant::now() < patient_until, "a replica never tries: {}", replicas.place.log());
+        replicas.live(Duration::from_millis(200), &mut runs, &mut random).await;
+    }
+    let refused = replicas.place.sink.seen().len();
+    assert_eq!(replicas.place.sink.accepted().len(), 0, "the outage lasts");
+    let back: BTreeMap<String, usize> =
+        HOOKS.map(|hook| (path(hook), replicas.place.sink.forget_answers(&path(hook)))).into();
+    let books = replicas.end(&runs, &format!("SEED={seed}")).await;
+
+    let mut copies: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for seen in replicas.place.sink.seen().iter().filter(|seen| seen.order >= back[&seen.path]) {
+        *copies.entry((seen.path.clone(), seen.header("webhook-id").to_owned())).or_default() += 1;
+    }
+    let more: Vec<_> = copies.iter().filter(|(_, copies)| **copies > 1).collect();
+    assert!(more.is_empty(), "SEED={seed}: these came more than once: {more:?}");
+    assert_eq!(copies.len(), books.messages, "SEED={seed}: each message came once it could");
+    let result = format!("{refused} tries during it; {} messages after it, one copy of each", books.messages);
+    results::record("replicas: an outage that all three met", 1, Some(seed), &result);
+}
+
+/// `PACED=100` for more messages, which come at 18 a minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_robot_gets_no_more_from_three_replicas_than_from_one() {
+    const SECRET: &str = "SECsimulated";
+    const MINUTE_MS: i64 = 60_000;
+    let (messages, seed) = (results::cases("PACED", 22), results::seed());
+    println!("SEED={seed} repeats what happens");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let database = Database::create().await;
+    let place = Place::at_server(database.url(), &[]).await;
+    let url = place.sink.dingtalk("robot", Some(SECRET), None);
+    place.configure(&format!(
+        "[channels.robot]\nkind = \"dingtalk\"\nurl = \"{url}\"\nsecret = \"{SECRET}\"\n\
+         [[subscriptions]]\nworkspace = \"warehouse\"\nchannels = [\"robot\"]\non = [\"started\", \"stage\", \"finished\"]\n"
+    ));
+    let mut replicas = Replicas::start(place).await;
+    let mut runs = Vec::new();
+    let mut patient_until = Instant::now() + 2 * super::PATIENCE;
+    let mut seen = 0;
+    while seen < messages || !replicas.have_all_tried().await {
+        replicas.live(Duration::from_millis(500), &mut runs, &mut random).await;
+        let now = replicas.place.sink.seen().len();
+        if now > seen {
+            (seen, patient_until) = (now, Instant::now() + 2 * super::PATIENCE);
+        }
+        assert!(Instant::now() < patient_until, "no message any more, or not from all: {}", replicas.place.log());
+    }
+    replicas.stop().await;
+
+    let seen = replicas.place.sink.seen();
+    let mut moments: Vec<i64> = seen.iter().map(|seen| seen.query["timestamp"].parse().unwrap()).collect();
+    moments.sort_unstable();
+    for window in moments.windows(19) {
+        assert!(window[18] - window[0] >= MINUTE_MS, "SEED={seed}: 19 in a minute: {window:?}");
+    }
+    assert_eq!(replicas.place.sink.complaints(), Vec::<String>::new(), "SEED={seed}");
+    let ledger = replicas.place.store().await.overview().await.unwrap().ledger;
+    assert!(ledger.is_balanced() && ledger.dead == 0, "SEED={seed}: {ledger:?}");
+    let result = format!("{} messages, never more than 18 in 60 s", seen.len());
+    results::record("replicas: the pace of a robot", messages, Some(seed), &result);
 }
 
 #[tokio::test]
