@@ -90,7 +90,8 @@ pub enum Role {
 ///
 /// # Errors
 /// [`StoreError::InUse`] for an owner beside another one, [`StoreError::Newer`], [`StoreError::Damaged`] (nothing was
-/// written), [`StoreError::Full`], [`StoreError::Open`] for everything else.
+/// written), [`StoreError::Full`], [`StoreError::Open`] for everything else. [`StoreError::Away`] for a guest whose server
+/// can't be reached; an owner waits for it.
 pub async fn open(settings: &Settings, role: Role) -> Result<Arc<dyn Store>, StoreError> {
     match settings.at().map_err(StoreError::Open)? {
         Where::File(path) => Ok(Arc::new(sqlite::Sqlite::open(&path, role).await?)),
@@ -472,6 +473,9 @@ pub enum StoreError {
     Broken,
     #[error("the store can't be opened: {0}")]
     Open(String),
+    /// Its server does not answer, or not yet. It is worth to ask again.
+    #[error("the store can't be reached: {0}")]
+    Away(String),
     #[error("the store failed: {0}")]
     Failed(String),
 }

@@ -75,7 +75,7 @@ impl PostgresLink {
 }
 
 fn away() -> StoreError {
-    StoreError::Failed("there is no connection to PostgreSQL".to_owned())
+    StoreError::Away("there is no connection to PostgreSQL".to_owned())
 }
 
 impl Connected {
@@ -97,7 +97,10 @@ impl Connected {
             client.batch_execute(&settings).await.map_err(|error| of(&error))?;
             Ok(client)
         };
-        let client = runtime.block_on(within(CONNECT, connecting))?;
+        let client = runtime.block_on(within(CONNECT, connecting)).map_err(|error| match error {
+            StoreError::Away(said) => StoreError::Away(format!("{}: {said}", target.name)),
+            error => error,
+        })?;
         Ok(Connected { client, statements: RefCell::default(), runtime: Some(runtime), replica: target.replica })
     }
 
@@ -130,7 +133,7 @@ impl Drop for Connected {
 
 /// A server that does not answer is away.
 async fn within<T>(limit: Duration, work: impl Future<Output = Answer<T>>) -> Answer<T> {
-    let timed_out = || StoreError::Failed(format!("PostgreSQL does not answer within {} s", limit.as_secs()));
+    let timed_out = || StoreError::Away(format!("PostgreSQL does not answer within {} s", limit.as_secs()));
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
@@ -267,14 +270,30 @@ impl Session for Away {
 
 /// What PostgreSQL says, in the words of [`StoreError`]; it never repeats the connection string.
 pub fn of(error: &tokio_postgres::Error) -> StoreError {
+    let cause = error.source().map(ToString::to_string);
     match error.code() {
+        _ if is_away(error) => StoreError::Away(cause.unwrap_or_else(|| error.to_string())),
         Some(code) if *code == SqlState::DISK_FULL => StoreError::Full,
         Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
             StoreError::Failed("PostgreSQL takes no writes: it is a standby, or set read-only".to_owned())
         }
         _ => {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
             StoreError::Failed(format!("PostgreSQL: {error}{cause}"))
         }
+    }
+}
+
+/// No connection, a broken one, or a server that starts or stops.
+fn is_away(error: &tokio_postgres::Error) -> bool {
+    let starting_or_stopping = [
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::TOO_MANY_CONNECTIONS,
+    ];
+    match error.code() {
+        Some(code) => starting_or_stopping.contains(code),
+        None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
     }
 }

@@ -10,6 +10,7 @@ mod time;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -23,6 +24,8 @@ use crate::model::{Clock, Destination};
 /// A replica that was not heard of for so long is taken for dead. Longer than a send's deadline of ten seconds, so that
 /// what it had under way has ended by then, however it ended.
 const SILENCE_MS: i64 = 15_000;
+/// Between two tries to reach a server at the start: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 const JOIN: &str = "INSERT INTO replicas DEFAULT VALUES RETURNING id";
 /// One that was taken for dead comes back as itself: what it had under way is unknown, and nothing else is lost.
@@ -36,6 +39,8 @@ const SILENT: &str = "
     WHERE d.state = 'in_flight' AND NOT EXISTS (
       SELECT 1 FROM replicas AS r
       WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - ?1::bigint * interval '1 millisecond')";
+/// All replicas look again.
+const MOVE: &str = "INSERT INTO moves (replica) VALUES (0)";
 const FORGET: &str = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour'";
 const FORGET_MOVES: &str = "DELETE FROM moves WHERE at < clock_timestamp() - interval '1 hour'";
 const LAST_MOVE: &str = "SELECT coalesce(max(number), 0) FROM moves WHERE replica <> ?1";
@@ -58,9 +63,31 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Within a tokio runtime.
+    /// Within a tokio runtime. An owner waits for a server that can't be reached; a guest hears of that.
     pub async fn open(url: &str, role: Role) -> Answer<Database<Postgres>> {
         let target = open::target(url)?;
+        let mut pause = None;
+        loop {
+            match Postgres::at(target.clone(), role).await {
+                Err(error @ StoreError::Away(_)) if role == Role::Owner => {
+                    if pause.is_none() {
+                        tracing::warn!(%error, "the start waits for PostgreSQL, and goes on by itself when it answers");
+                    }
+                    let now = pause.unwrap_or(PAUSE.0);
+                    tokio::time::sleep(now).await;
+                    pause = Some((now * 2).min(PAUSE.1));
+                }
+                opened => {
+                    if pause.is_some() && opened.is_ok() {
+                        tracing::info!("PostgreSQL answers; the start goes on");
+                    }
+                    return opened;
+                }
+            }
+        }
+    }
+
+    async fn at(target: Target, role: Role) -> Answer<Database<Postgres>> {
         let mut link = PostgresLink::to(target.clone());
         let name = Arc::clone(&target.name);
         blocking(move || open::prepare(&mut link, &name)).await??;
@@ -94,6 +121,9 @@ fn bury(session: &dyn Session) -> Result<Vec<(Destination, u64)>> {
     let mut found = Vec::new();
     for replica in silent {
         found.extend(recover(session, replica)?);
+    }
+    if !found.is_empty() {
+        session.execute(MOVE, &[])?;
     }
     Ok(found)
 }
