@@ -206,7 +206,8 @@ impl Poller {
             let hint = "polling stops; watches stay, and the credentials are tried once a minute";
             tracing::warn!(error = said, "DataWorks refuses the credentials: {hint}");
         }
-        self.workspaces.keys().for_each(|key| self.tracker.poll_failed(key, said.to_owned(), true, now));
+        let mine = self.workspaces.keys().filter(|key| !self.tracker.is_elsewhere(key));
+        mine.for_each(|key| self.tracker.poll_failed(key, said.to_owned(), true, now));
     }
 
     /// One look at a workspace: the newest page, then what is followed beyond it by the cheapest way. When the budget

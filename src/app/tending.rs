@@ -73,10 +73,10 @@ impl Tending {
         let mut heard = Instant::now();
         while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
             let asked = Instant::now();
-            match self.look().await {
-                Ok(()) => heard = asked,
-                Err(error) => {
-                    tracing::debug!(%error, "what this process may tend is not known");
+            match tokio::time::timeout(INTERVAL, self.look()).await {
+                Ok(Ok(())) => heard = asked,
+                failed => {
+                    tracing::debug!(?failed, "what this process may tend is not known");
                     let over = self.held.borrow().lasts.is_some_and(|lasts| heard + lasts <= asked);
                     self.held.send_if_modified(|held| over && !std::mem::take(&mut held.names).is_empty());
                 }

@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ const CONCURRENCY: usize = 64;
 const PROBES: usize = 16;
 /// Between two tries to write to a store that fails.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// What was claimed longer ago is not sent: others may have taken this process for dead meanwhile.
+const FRESH: Duration = Duration::from_secs(3);
 
 /// `[notices]`
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -111,11 +114,11 @@ impl Dispatcher {
         }
         let claims = self.store.claim(now, room, &self.policy).await;
         self.unheard.store(claims.is_err(), Ordering::Release);
-        let claims = claims?;
+        let (claims, heard) = (claims?, Instant::now());
         for claimed in claims.claimed {
             self.under_way().insert(claimed.lead.id, claimed.probe);
             let dispatcher = Arc::clone(self);
-            self.tasks.spawn(async move { dispatcher.deliver(claimed).await });
+            self.tasks.spawn(async move { dispatcher.deliver(claimed, heard).await });
         }
         Ok(claims.next_at)
     }
@@ -147,10 +150,15 @@ impl Dispatcher {
         self.freed.notify_one();
     }
 
-    async fn deliver(&self, claimed: Claimed) {
+    /// `heard`: when the claim was.
+    async fn deliver(&self, claimed: Claimed, heard: Instant) {
         let started_at = (self.clock)();
         // A fault of ours must not leave the destination busy for ever.
-        let attempt = AssertUnwindSafe(self.attempt(&claimed, started_at)).catch_unwind().await;
+        let attempt = if heard.elapsed() > FRESH {
+            Ok(Outcome::Retry { after: None, reason: "this process stood still before it could send".to_owned() })
+        } else {
+            AssertUnwindSafe(self.attempt(&claimed, started_at)).catch_unwind().await
+        };
         let outcome = attempt.unwrap_or_else(|_| Outcome::Unknown {
             after: None,
             reason: "a fault of callboard's own broke off the attempt; the log holds its message".to_owned(),

@@ -130,7 +130,7 @@ pub trait Store: Send + Sync {
     async fn release(&self, under_way: &[Uuid]) -> Result<(), StoreError>;
 
     /// Records how an attempt ended and what `policy` makes of it for the destination. Changes nothing when that attempt
-    /// is no longer in flight.
+    /// is no longer in flight, unless it was only taken for lost, and arrived.
     ///
     /// The folded share the fate of their lead: delivered makes them superseded by it, dead makes them dead. A rejected
     /// lead that has folded ones is pending again, like them, and none of them is folded any more.
@@ -433,7 +433,8 @@ pub struct Overview {
     pub changes: u64,
     pub subscriptions: u64,
     pub ledger: Ledger,
-    /// Deliveries found in flight when this process opened the store, now `unknown`. Stays the same while it is open.
+    /// Deliveries that this process found in flight from dead ones, now `unknown`: when it opened the store, and since
+    /// where several share it.
     pub recovered: Vec<(Destination, u64)>,
 }
 

@@ -46,9 +46,11 @@ impl Tracker {
         Freshness { seen_at, failure: view.failure.clone(), waits_until: view.waits_until }
     }
 
-    /// The workspace was looked at since then, by this process.
+    /// The workspace was looked at since then, by whoever polls it: by this process, as a rule.
     pub fn looked_since(&self, workspace: &WorkspaceKey, since: Timestamp) -> bool {
-        self.workspaces.get(workspace).and_then(|view| view.seen_at).is_some_and(|seen_at| seen_at >= since)
+        let Some(view) = self.workspaces.get(workspace) else { return false };
+        let stored = view.state.as_ref().filter(|_| view.elsewhere).and_then(|state| state.seen_at);
+        view.seen_at.max(stored).is_some_and(|seen_at| seen_at >= since)
     }
 
     /// The workspace was polled, well or not, or can't be before its budget allows it.

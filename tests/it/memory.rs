@@ -822,7 +822,8 @@ impl Truth {
             begun.reason.clone_from(&reason);
             self.writes += 1;
         }
-        if row.state == DeliveryState::InFlight && row.attempt() == settlement.attempt {
+        let late = row.state == DeliveryState::Unknown && settlement.next == Next::Delivered;
+        if (row.state == DeliveryState::InFlight || late) && row.attempt() == settlement.attempt {
             self.follow(number, settlement, reason);
             self.remember(number, settlement, policy);
         }

@@ -80,11 +80,11 @@ impl Database {
         self.client(&self.name).await.batch_execute(sql).await.unwrap();
     }
 
-    /// An hour passes for every replica, in which nothing was heard of it.
-    pub async fn hush(&self) {
-        let hush = "DO $$ BEGIN IF to_regclass('replicas') IS NOT NULL THEN
-            UPDATE replicas SET seen_at = seen_at - interval '30 minutes'; END IF; END $$";
-        self.execute(hush).await;
+    /// Half an hour passes, in which only the newest replica was heard of.
+    pub async fn wait_half_an_hour(&self) {
+        let wait = "UPDATE replicas SET since = since - interval '30 minutes', seen_at = CASE
+            WHEN id = (SELECT max(id) FROM replicas) THEN seen_at ELSE seen_at - interval '30 minutes' END";
+        self.execute(wait).await;
     }
 }
 

@@ -86,9 +86,11 @@ async fn what_a_silent_replica_was_sending_is_unknown_and_its_late_answer_change
     second.release(&[]).await.unwrap();
     assert_eq!(second.hold(&names()).await.unwrap().recovered, []);
 
-    database
-        .execute("UPDATE replicas SET seen_at = seen_at - interval '15 s' WHERE id = (SELECT min(id) FROM replicas)")
-        .await;
+    // The database was away, so nobody was heard of: no reason to take anybody for dead.
+    database.execute("UPDATE replicas SET seen_at = seen_at - interval '40 s'").await;
+    assert_eq!(second.hold(&names()).await.unwrap().recovered, []);
+    first.hold(&names()).await.unwrap();
+    database.wait_half_an_hour().await;
     assert_eq!(second.hold(&names()).await.unwrap().recovered, [(room("ops"), 1)]);
     let again = second.claim(at(3), everything, &policy).await.unwrap().claimed.remove(0);
     assert_eq!((again.lead.id, again.lead.attempt), (claimed.lead.id, 2));

@@ -8,8 +8,8 @@ mod link;
 mod open;
 mod time;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,21 +28,22 @@ const SILENCE_MS: i64 = 15_000;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 const JOIN: &str = "INSERT INTO replicas DEFAULT VALUES RETURNING id";
-/// One that was taken for dead comes back as itself: what it had under way is unknown, and nothing else is lost.
-const BEAT: &str = "
-    INSERT INTO replicas (id, seen_at) OVERRIDING SYSTEM VALUE VALUES (?1, clock_timestamp())
-    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at";
 const LEAVE: &str = "DELETE FROM replicas WHERE id = ?1";
 /// Owners of what is under way who were not heard of for ?1 milliseconds.
 const SILENT: &str = "
     SELECT DISTINCT d.owner FROM deliveries AS d
-    WHERE d.state = 'in_flight' AND NOT EXISTS (
-      SELECT 1 FROM replicas AS r
-      WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - ?1::bigint * interval '1 millisecond')";
+    WHERE d.state = 'in_flight'
+      -- when the database itself was away, everybody was silent
+      AND EXISTS (
+        SELECT 1 FROM replicas AS me
+        WHERE me.id = ?2 AND me.since < clock_timestamp() - ?1::bigint * interval '1 millisecond')
+      AND NOT EXISTS (
+        SELECT 1 FROM replicas AS r
+        WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - ?1::bigint * interval '1 millisecond')";
 /// All replicas look again.
 const MOVE: &str = "INSERT INTO moves (replica) VALUES (0)";
 const FORGET: &str = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour'";
-const FORGET_MOVES: &str = "DELETE FROM moves WHERE at < clock_timestamp() - interval '1 hour'";
+const FORGET_MOVES: &str = "DELETE FROM moves WHERE at < clock_timestamp() - interval '5 minutes'";
 const LAST_MOVE: &str = "SELECT coalesce(max(number), 0) FROM moves WHERE replica <> ?1";
 const SHARED: &str = "SELECT value FROM shared WHERE name = ?1";
 const PUT_SHARED: &str = "
@@ -55,7 +56,8 @@ type Answer<T> = std::result::Result<T, StoreError>;
 pub struct Postgres {
     readers: Readers<PostgresLink>,
     writer: Writer<PostgresLink>,
-    recovered: Vec<(Destination, u64)>,
+    /// So far.
+    recovered: Mutex<Vec<(Destination, u64)>>,
     replica: i64,
     /// The last move of another one that was taken over.
     seen: AtomicI64,
@@ -94,12 +96,11 @@ impl Postgres {
         let replica = if role == Role::Owner { join(&target).await? } else { 0 };
         let target = Target { replica, tells: role == Role::Guest, ..target };
         let writer = Writer::start(PostgresLink::to(target.clone()), &target.name);
-        let recovered = if role == Role::Owner { writer.write(bury).await? } else { Vec::new() };
         let name = Arc::clone(&target.name);
         let readers = Readers::new(&name, move || Ok(PostgresLink::to(target.clone())));
         let seen = AtomicI64::new(readers.read(move |session| last_move(session, replica)).await?);
         let time = Arc::new(readers.read(Time::of).await?);
-        Ok(Database(Postgres { readers, writer, recovered, replica, seen, time }))
+        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, seen, time }))
     }
 }
 
@@ -117,7 +118,7 @@ async fn join(target: &Target) -> Answer<i64> {
 
 /// What the dead had under way is unknown from now on.
 fn bury(session: &dyn Session) -> Result<Vec<(Destination, u64)>> {
-    let silent: Vec<i64> = session.all(SILENT, &[SILENCE_MS.into()], |row| row.get(0))?;
+    let silent: Vec<i64> = session.all(SILENT, &[SILENCE_MS.into(), session.replica().into()], |row| row.get(0))?;
     let mut found = Vec::new();
     for replica in silent {
         found.extend(recover(session, replica)?);
@@ -144,8 +145,8 @@ impl Engine for Postgres {
         &self.readers
     }
 
-    fn recovered(&self) -> &[(Destination, u64)] {
-        &self.recovered
+    fn recovered(&self) -> Vec<(Destination, u64)> {
+        self.recovered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn probe(&self) -> Answer<()> {
@@ -160,14 +161,16 @@ impl Engine for Postgres {
     async fn hold(&self, names: &[String]) -> Answer<Held> {
         let (names, time) = (names.to_vec(), Arc::clone(&self.time));
         let holding = move |session: &dyn Session| {
-            session.execute(BEAT, &[session.replica().into()])?;
+            session.beat()?;
             session.execute(FORGET, &[])?;
             session.execute(FORGET_MOVES, &[])?;
             time.look(session)?;
             let recovered = bury(session)?;
             Ok(Held { recovered, ..leases::hold(session, &names)? })
         };
-        self.writer.write(holding).await
+        let held = self.writer.write(holding).await?;
+        self.recovered.lock().unwrap_or_else(PoisonError::into_inner).extend(held.recovered.iter().cloned());
+        Ok(held)
     }
 
     async fn retire(&self) -> Answer<()> {

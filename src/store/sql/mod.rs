@@ -64,7 +64,7 @@ pub trait Engine: Send + Sync + 'static {
     fn readers(&self) -> &Readers<Self::Link>;
 
     /// See [`Overview::recovered`].
-    fn recovered(&self) -> &[(Destination, u64)];
+    fn recovered(&self) -> Vec<(Destination, u64)>;
 
     /// See [`Store::probe`].
     async fn probe(&self) -> std::result::Result<(), StoreError>;
@@ -230,7 +230,7 @@ impl<E: Engine> Store for Database<E> {
 
     async fn overview(&self) -> Answer<Overview> {
         let overview = self.read(reads::overview).await?;
-        Ok(Overview { recovered: self.0.recovered().to_vec(), ..overview })
+        Ok(Overview { recovered: self.0.recovered(), ..overview })
     }
 
     async fn changed_elsewhere(&self) -> Answer<bool> {

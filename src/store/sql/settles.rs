@@ -25,7 +25,9 @@ pub fn settle(session: &dyn Session, settlement: &Settlement, policy: &Arc<dyn P
     let label = settlement.outcome.label();
     let attempt = values![lead.number, settlement.attempt, started_at, ended_at, label, reason];
     session.execute(sql::SETTLE_ATTEMPT, attempt)?;
-    if lead.state == "in_flight" && lead.attempt == settlement.attempt {
+    // Taken for lost meanwhile, and not tried again since: it arrived all the same.
+    let late = lead.state == "unknown" && settlement.next == Next::Delivered;
+    if (lead.state == "in_flight" || late) && lead.attempt == settlement.attempt {
         follow(session, &lead, settlement, reason)?;
         remember(session, &lead, settlement, policy)?;
     }

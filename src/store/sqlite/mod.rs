@@ -54,8 +54,8 @@ impl Engine for Sqlite {
         &self.readers
     }
 
-    fn recovered(&self) -> &[(Destination, u64)] {
-        &self.recovered
+    fn recovered(&self) -> Vec<(Destination, u64)> {
+        self.recovered.clone()
     }
 
     /// Writes what stands there already: it reaches the disk all the same, or fails as any write would.

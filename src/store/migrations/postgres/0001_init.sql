@@ -122,6 +122,8 @@ INSERT INTO ledger VALUES (1, 0, 0, 0, 0, 0, 0);
 -- Who serves, and when each was last heard of, by the clock of the database.
 CREATE TABLE replicas (
     id      BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- it was heard of without a gap since then
+    since   TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     seen_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -139,7 +141,7 @@ CREATE TABLE shared (
 );
 
 -- What the replicas keep in memory and who moved it, for the others. Its numbers are in order of commit, because
--- transactions that write don't overlap. Rows are kept for an hour.
+-- transactions that write don't overlap. Rows are kept for five minutes.
 CREATE TABLE moves (
     number       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at           TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
@@ -149,6 +151,8 @@ CREATE TABLE moves (
     run          TEXT COLLATE "C",
     subscription TEXT COLLATE "C"
 );
+
+CREATE INDEX moves_at ON moves (at);
 
 CREATE FUNCTION moved() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -161,7 +165,6 @@ BEGIN
         WHEN 'runs' THEN INSERT INTO moves (replica, workspace, run) VALUES (mine, it.workspace, it.run);
         WHEN 'workspaces' THEN INSERT INTO moves (replica, workspace) VALUES (mine, it.key);
     END CASE;
-    PERFORM pg_notify('callboard', mine::text);
     RETURN NULL;
 END $$;
 
