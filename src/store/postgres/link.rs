@@ -199,8 +199,7 @@ impl ToSql for Value {
                 Type::INT4 => i32::try_from(*value)?.to_sql(ty, out),
                 Type::BOOL => (*value != 0).to_sql(ty, out),
                 Type::INT8 => value.to_sql(ty, out),
-                // The bytes of an integer would be read as something else.
-                _ => Err(format!("a statement takes {value} for a {ty}").into()),
+                _ => Err(format!("a number where PostgreSQL expects {ty}").into()),
             },
             // PostgreSQL's text holds no zero byte.
             Value::Text(text) if text.contains('\0') => text.replace('\0', "\u{fffd}").to_sql(ty, out),

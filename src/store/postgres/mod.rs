@@ -36,7 +36,7 @@ const SILENT: &str = "
     SELECT DISTINCT d.owner FROM deliveries AS d
     WHERE d.state = 'in_flight' AND NOT EXISTS (
       SELECT 1 FROM replicas AS r
-      WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - CAST(?1 AS BIGINT) * interval '1 millisecond')";
+      WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - ?1::bigint * interval '1 millisecond')";
 /// All replicas look again.
 const MOVE: &str = "INSERT INTO moves (replica) VALUES (0)";
 const FORGET: &str = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour'";
