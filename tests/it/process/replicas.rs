@@ -15,6 +15,10 @@ const REPLICAS: usize = 3;
 /// Several, so that what one dead replica had under way does not hold up everything.
 const HOOKS: [&str; 8] = ["one", "two", "three", "four", "five", "six", "seven", "eight"];
 
+/// Between two events at most. The second keeps the long form's books at a length that can be read.
+const BUSY: Duration = Duration::from_millis(200);
+const CALM: Duration = Duration::from_secs(2);
+
 struct Replica {
     listen: SocketAddr,
     process: Process,
@@ -55,12 +59,12 @@ impl Replicas {
         }
     }
 
-    /// Things happen for a while.
-    async fn live(&self, time: Duration, runs: &mut Vec<RunId>, random: &mut fastrand::Rng) {
+    /// Things happen for a while, in pauses of this length at most.
+    async fn live(&self, time: Duration, longest: Duration, runs: &mut Vec<RunId>, random: &mut fastrand::Rng) {
         let end = Instant::now() + time;
         while Instant::now() < end {
             happen(&self.place.world, runs, random);
-            tokio::time::sleep(Duration::from_millis(random.u64(0..200))).await;
+            tokio::time::sleep(longest.mul_f64(random.f64())).await;
         }
     }
 
@@ -114,11 +118,11 @@ async fn replicas_that_are_killed_lose_nothing_and_repeat_only_what_is_counted()
     let mut runs = Vec::new();
     for _ in 0..kills {
         let lives = Duration::from_millis(random.u64(0..2_000));
-        replicas.live(lives, &mut runs, &mut random).await;
+        replicas.live(lives, BUSY, &mut runs, &mut random).await;
         let index = random.usize(..REPLICAS);
         let listen = replicas.kill(index);
         let away = Duration::from_millis(random.u64(0..1_000));
-        replicas.live(away, &mut runs, &mut random).await;
+        replicas.live(away, BUSY, &mut runs, &mut random).await;
         replicas.restart(index, listen);
     }
     let books = replicas.end(&runs, &format!("SEED={seed}")).await;
@@ -145,11 +149,11 @@ async fn a_replica_that_sleeps_and_wakes_up_changes_nothing_that_others_took_ove
             replicas.place.sink.answer(&format!("/hooks/{hook}"), late.collect::<Vec<_>>());
         }
         let wakes = Duration::from_millis(random.u64(0..2_000));
-        replicas.live(wakes, &mut runs, &mut random).await;
+        replicas.live(wakes, BUSY, &mut runs, &mut random).await;
         let index = random.usize(..REPLICAS);
         replicas.all[index].process.signal("-STOP");
         let sleeps = Duration::from_millis(random.u64(16_000..20_000));
-        replicas.live(sleeps, &mut runs, &mut random).await;
+        replicas.live(sleeps, CALM, &mut runs, &mut random).await;
         replicas.all[index].process.signal("-CONT");
     }
     let books = replicas.end(&runs, &format!("SEED={seed}")).await;
@@ -177,7 +181,7 @@ async fn connections_that_are_cut_off_under_load_cost_nothing() {
     let mut terminated = 0;
     while terminated < terminations {
         let lives = Duration::from_micros(random.u64(0..200_000));
-        replicas.live(lives, &mut runs, &mut random).await;
+        replicas.live(lives, BUSY, &mut runs, &mut random).await;
         terminated += usize::from(database.cut_off_one().await);
     }
     let books = replicas.end(&runs, &format!("SEED={seed}")).await;
@@ -196,14 +200,14 @@ async fn a_server_that_is_killed_under_its_replicas_loses_nothing_and_they_go_on
     let mut runs = Vec::new();
     for _ in 0..crashes {
         let lives = Duration::from_micros(random.u64(500_000..3_000_000));
-        replicas.live(lives, &mut runs, &mut random).await;
+        replicas.live(lives, BUSY, &mut runs, &mut random).await;
         server.kill();
         // One of them starts while there is no server.
         let index = random.usize(..REPLICAS);
         let listen = replicas.kill(index);
         replicas.restart(index, listen);
         let away = Duration::from_millis(random.u64(500..6_000));
-        replicas.live(away, &mut runs, &mut random).await;
+        replicas.live(away, BUSY, &mut runs, &mut random).await;
         server.start_again();
         replicas.ready().await;
     }
@@ -228,7 +232,7 @@ async fn after_an_outage_that_every_replica_met_each_message_arrives_once() {
     let patient_until = Instant::now() + super::PATIENCE;
     while !replicas.have_all_tried("webhook").await {
         assert!(Instant::now() < patient_until, "a replica never tries: {}", replicas.place.log());
-        replicas.live(Duration::from_millis(200), &mut runs, &mut random).await;
+        replicas.live(Duration::from_millis(200), BUSY, &mut runs, &mut random).await;
     }
     let refused = replicas.place.sink.seen().len();
     assert_eq!(replicas.place.sink.accepted().len(), 0, "the outage lasts");
@@ -272,7 +276,7 @@ async fn a_robot_gets_no_more_from_three_replicas_than_from_one() {
     };
     let mut seen = 0;
     while seen < messages || !replicas.have_all_tried("dingtalk").await {
-        replicas.live(Duration::from_millis(500), &mut runs, &mut random).await;
+        replicas.live(Duration::from_millis(500), BUSY, &mut runs, &mut random).await;
         let now = arrived(&replicas).len();
         if now > seen {
             (seen, patient_until) = (now, Instant::now() + 2 * super::PATIENCE);
