@@ -56,7 +56,7 @@ pub struct Dispatcher {
     clock: Clock,
     tasks: TaskTracker,
     /// By the id of the delivery that leads each: whether it is a probe.
-    under_way: Mutex<HashMap<Uuid, bool>>,
+    under_way: Mutex<HashMap<(Uuid, u32), bool>>,
     /// The last claim seemed to fail; what it claimed all the same must be given back.
     unheard: AtomicBool,
     /// A destination is free again.
@@ -104,7 +104,7 @@ impl Dispatcher {
 
     async fn begin(self: &Arc<Self>, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         if self.unheard.load(Ordering::Acquire) {
-            let under_way: Vec<Uuid> = self.under_way().keys().copied().collect();
+            let under_way: Vec<(Uuid, u32)> = self.under_way().keys().copied().collect();
             self.store.release(&under_way).await?;
             self.unheard.store(false, Ordering::Release);
         }
@@ -116,7 +116,7 @@ impl Dispatcher {
         self.unheard.store(claims.is_err(), Ordering::Release);
         let (claims, heard) = (claims?, Instant::now());
         for claimed in claims.claimed {
-            self.under_way().insert(claimed.lead.id, claimed.probe);
+            self.under_way().insert((claimed.lead.id, claimed.lead.attempt), claimed.probe);
             let dispatcher = Arc::clone(self);
             self.tasks.spawn(async move { dispatcher.deliver(claimed, heard).await });
         }
@@ -129,7 +129,7 @@ impl Dispatcher {
         Room { messages: CONCURRENCY.saturating_sub(under_way.len()), probes: PROBES.saturating_sub(probes) }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashMap<Uuid, bool>> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<(Uuid, u32), bool>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -172,7 +172,7 @@ impl Dispatcher {
         let (id, attempt) = (claimed.lead.id, claimed.lead.attempt);
         let next = next(verdict);
         self.settle(&Settlement { id, attempt, started_at, ended_at, chance, outcome, next }).await;
-        self.under_way().remove(&id);
+        self.under_way().remove(&(id, attempt));
         self.freed.notify_one();
     }
 

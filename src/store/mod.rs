@@ -125,9 +125,9 @@ pub trait Store: Send + Sync {
     /// been due longest. What `policy` folds into a message stays pending, bound to it, until the message has ended.
     async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError>;
 
-    /// A claim failed, or so it seemed: what is in flight beside `under_way` was claimed without its claimer hearing of it.
-    /// Nothing of it left; it is pending again, with its attempt recorded as one that has to be repeated.
-    async fn release(&self, under_way: &[Uuid]) -> Result<(), StoreError>;
+    /// A claim failed, or so it seemed: what this process has in flight beside `under_way` (ids and their attempts) was
+    /// claimed without its claimer hearing of it. Nothing of it left; it is pending again, with its attempt recorded as one that has to be repeated.
+    async fn release(&self, under_way: &[(Uuid, u32)]) -> Result<(), StoreError>;
 
     /// Records how an attempt ended and what `policy` makes of it for the destination. Changes nothing when that attempt
     /// is no longer in flight, unless it was only taken for lost, and arrived.

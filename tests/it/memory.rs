@@ -136,7 +136,7 @@ impl Store for MemoryStore {
     async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError> {
         self.verb("claim", |truth| Ok(truth.claim(now, room, policy.as_ref())))
     }
-    async fn release(&self, under_way: &[Uuid]) -> Result<(), StoreError> {
+    async fn release(&self, under_way: &[(Uuid, u32)]) -> Result<(), StoreError> {
         self.verb("release", |truth| {
             truth.release(under_way);
             Ok(())
@@ -791,9 +791,9 @@ impl Truth {
         }
     }
 
-    fn release(&mut self, under_way: &[Uuid]) {
+    fn release(&mut self, under_way: &[(Uuid, u32)]) {
         for row in self.rows.values_mut() {
-            if row.state == DeliveryState::InFlight && !under_way.contains(&row.id) {
+            if row.state == DeliveryState::InFlight && !under_way.contains(&(row.id, row.attempt())) {
                 row.state = if row.unknown_since.is_some() { DeliveryState::Unknown } else { DeliveryState::Pending };
                 let begun = row.attempts.last_mut().unwrap();
                 begun.ended_at = Some(begun.started_at);

@@ -72,7 +72,7 @@ impl Store for Holding {
     async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError> {
         self.inner.claim(now, room, policy).await
     }
-    async fn release(&self, under_way: &[uuid::Uuid]) -> Result<(), StoreError> {
+    async fn release(&self, under_way: &[(uuid::Uuid, u32)]) -> Result<(), StoreError> {
         self.inner.release(under_way).await
     }
     async fn settle(&self, settlement: &Settlement, policy: &Arc<dyn Policy>) -> Result<(), StoreError> {

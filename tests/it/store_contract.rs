@@ -787,7 +787,7 @@ async fn what_was_claimed_and_nobody_heard_of_it_is_claimed_again(scene: Scene) 
     scene.record(&moved("r9", 1, &["dev", "discord:1"])).await;
     let heard = scene.claim(at(60), 1).await;
     let unheard = scene.claim(at(60), 9).await;
-    scene.store.release(&[heard[0].lead.id]).await.unwrap();
+    scene.store.release(&[(heard[0].lead.id, 1)]).await.unwrap();
     let again = scene.claim(at(70), 9).await;
     assert_eq!(told(&again), [line("ops", "r3", 1), line("discord:1", "r9", 1)]);
     assert_eq!((folded(&again[0]), again[0].message_id), (folded(&digest), digest.message_id), "the same words");

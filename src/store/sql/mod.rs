@@ -152,7 +152,7 @@ impl<E: Engine> Store for Database<E> {
         self.write(move |session| claims::claim(session, now, room, &policy)).await
     }
 
-    async fn release(&self, under_way: &[Uuid]) -> Answer<()> {
+    async fn release(&self, under_way: &[(Uuid, u32)]) -> Answer<()> {
         let under_way = under_way.to_vec();
         self.write(move |session| settles::release(session, &under_way)).await
     }
