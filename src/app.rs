@@ -1,6 +1,7 @@
 //! The only place that constructs. Starts the loops; when one ends or the stop comes, all end.
 
 mod outages;
+mod tending;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,15 +15,16 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use self::outages::Outages;
+pub use self::tending::Tending;
 use crate::channels::{self, Channel, discord};
-use crate::commands::{self, CATALOG, Context};
+use crate::commands::{self, Context};
 use crate::config::{Config, nearest};
 use crate::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
 use crate::fate::{Configuration, Configured};
 use crate::http::{self, Pages};
 use crate::meter::Meter;
 use crate::metrics::{AttemptLabels, Metrics};
-use crate::model::{Clock, Outcome, RunId, Timestamp, Workspace, elapsed};
+use crate::model::{Clock, Destination, Outcome, RunId, Timestamp, Workspace, elapsed};
 use crate::net::{Net, NetError, Refused};
 use crate::poller::Poller;
 use crate::render::{self, Renderer};
@@ -89,16 +91,18 @@ pub struct App {
     pub inbox: Inbox,
     pub asked: mpsc::Receiver<Ask>,
     pub surfaces: Vec<NamedSurface>,
+    tending: Arc<Tending>,
     clock: Clock,
 }
 
 impl App {
     pub async fn build(config: &Config, terminal: Option<Terminal>, clock: Clock) -> Result<App, AppError> {
-        let now = clock();
         let metrics = Arc::new(Metrics::new());
         let net = Net::new(&config.network)?;
         let source: Arc<dyn Source> = Arc::new(dataworks(config, &net)?);
         let store = store::open(&config.store, Role::Owner).await?;
+        let clock = store.clock().unwrap_or(clock);
+        let now = clock();
         let renderer = renderer(&config.templates);
         let (mut outlets, mut surfaces) = ways(config, &net, &metrics, &clock)?;
         if let Some(Terminal { surface, channel }) = terminal {
@@ -106,11 +110,11 @@ impl App {
             surfaces.push((surfaces::console::NAME, surface));
         }
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
-        count_recovered(store.as_ref(), &outlets, &metrics).await?;
         warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
         let tracker = track(config, &store, &source, &metrics, now).await?;
-        let (meter, poller) = polling(config, &tracker, source, &metrics, now);
+        let (meter, poller) = polling(config, &tracker, &store, source, &metrics, now);
+        let tending = tend(config, &store, &tracker, &poller, &surfaces, (&outlets, &metrics)).await?;
         let wording: Wording = Box::new(move |draft, reader, now| renderer.render(draft, reader, now));
         let outages = Outages::new(Arc::clone(&store), Arc::clone(&tracker), outlets.clone(), workspaces.clone(), now);
         let dispatcher = Dispatcher::new(
@@ -157,6 +161,7 @@ impl App {
             inbox,
             asked,
             surfaces,
+            tending,
             clock,
         })
     }
@@ -164,6 +169,7 @@ impl App {
     /// Runs until `stop`, then lets what is under way end. `Err` when a part of it ended by itself.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
         let App { tracker, poller, dispatcher, outages, commands, pages, store, clock, .. } = self;
+        let retiring = Arc::clone(&store);
         let mut loops: JoinSet<&'static str> = JoinSet::new();
         // Serves to the end, so that whoever asks meanwhile hears that this process is ending.
         let serving = CancellationToken::new();
@@ -173,6 +179,8 @@ impl App {
         let delivering = deliver(Arc::clone(&dispatcher), Arc::clone(&tracker), Arc::clone(&clock), stop.clone());
         loops.spawn(named("delivery", delivering));
         loops.spawn(named("the store", verify(Arc::clone(&store), stop.clone())));
+        let (tending, ending) = (Arc::clone(&self.tending), stop.clone());
+        loops.spawn(named("tending", async move { tending.run(ending).await }));
         let keeping =
             keep_house(store, tracker, Arc::clone(&poller), Arc::clone(&dispatcher), outages, clock, stop.clone());
         loops.spawn(named("housekeeping", keeping));
@@ -187,12 +195,8 @@ impl App {
         for (name, surface) in self.surfaces {
             let inbox = self.inbox.clone();
             let stop = stop.clone();
-            loops.spawn(named(name, async move {
-                if let Err(said) = surface.run(inbox, &CATALOG, stop.clone()).await {
-                    tracing::error!(surface = name, "{said}; everything else goes on without it");
-                    stop.cancelled().await;
-                }
-            }));
+            let tending = Arc::clone(&self.tending);
+            loops.spawn(named(name, async move { tending.serve((name, surface), inbox, stop).await }));
         }
         let first = tokio::select! {
             first = loops.join_next() => first,
@@ -211,6 +215,9 @@ impl App {
         };
         if tokio::time::timeout(GRACE, rest).await.is_err() {
             tracing::warn!("something was still under way after {} s and is left behind", GRACE.as_secs());
+        }
+        if let Err(error) = retiring.retire().await {
+            tracing::debug!(%error, "others have to find out that this process ended");
         }
         serving.cancel();
         if !server.is_finished() {
@@ -248,16 +255,35 @@ async fn track(
 fn polling(
     config: &Config,
     tracker: &Arc<Tracker>,
+    store: &Arc<dyn Store>,
     source: Arc<dyn Source>,
     metrics: &Arc<Metrics>,
     now: Timestamp,
 ) -> (Arc<Meter>, Arc<Poller>) {
     let (poll, budget) = (&config.dataworks.poll, &config.dataworks.budget);
     let limits = Limits { calls_per_second: budget.per_second(), calls_per_day: budget.per_day() };
-    let meter = Arc::new(Meter::new(source, limits, Arc::clone(metrics)));
+    let meter = Arc::new(Meter::new(source, limits, store.clock().map(|_| Arc::clone(store)), Arc::clone(metrics)));
     let intervals = Intervals { fastest: poll.fastest.0, slowest: poll.slowest.0 };
     let poller = Poller::new(Arc::clone(tracker), Arc::clone(&meter), &config.workspaces(), intervals, now);
     (meter, Arc::new(poller))
+}
+
+/// What of the shared this process tends. Known before anything begins: what others tend is not to be touched.
+async fn tend(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    tracker: &Arc<Tracker>,
+    poller: &Arc<Poller>,
+    surfaces: &[NamedSurface],
+    (outlets, metrics): (&Outlets, &Arc<Metrics>),
+) -> Result<Arc<Tending>, StoreError> {
+    let (outlets, metrics) = (outlets.clone(), Arc::clone(metrics));
+    let count: tending::Recovered = Box::new(move |recovered| count_recovered(recovered, &outlets, &metrics));
+    count(&store.overview().await?.recovered);
+    let (tracker, poller) = (Arc::clone(tracker), Arc::clone(poller));
+    let tending = Tending::new(Arc::clone(store), tracker, poller, config.workspaces(), surfaces, count);
+    tending.look().await?;
+    Ok(Arc::new(tending))
 }
 
 async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {
@@ -371,13 +397,12 @@ fn ways(
 }
 
 /// What a process that died was sending may have arrived: an unknown outcome like any other.
-async fn count_recovered(store: &dyn Store, outlets: &Outlets, metrics: &Metrics) -> Result<(), StoreError> {
-    for (to, count) in store.overview().await?.recovered {
-        let labels = AttemptLabels { channel_kind: outlets.kind(&to), outcome: "unknown" };
-        metrics.attempts.get_or_create(&labels).inc_by(count);
-        tracing::info!(%to, count, "the last process ended while sending; what may have arrived is sent again, or given up where a copy is worse");
+fn count_recovered(recovered: &[(Destination, u64)], outlets: &Outlets, metrics: &Metrics) {
+    for (to, count) in recovered {
+        let labels = AttemptLabels { channel_kind: outlets.kind(to), outcome: "unknown" };
+        metrics.attempts.get_or_create(&labels).inc_by(*count);
+        tracing::info!(%to, count, "a process ended while sending; what may have arrived is sent again, or given up where a copy is worse");
     }
-    Ok(())
 }
 
 /// Destinations named in the log at the start.

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::metrics::{ApiCall, Metrics};
 use crate::model::{RunId, Snapshot, Timestamp, Workspace, elapsed};
 use crate::schedule::{Access, Budget, Limits, Purpose, Verdict, after};
 use crate::sources::{Listing, Source, SourceError, SourceErrorKind};
+use crate::store::Store;
 
 /// Calls that can't be made later wait this long for their turn.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,12 +22,14 @@ pub struct Meter {
     source: Arc<dyn Source>,
     limits: Limits,
     metrics: Arc<Metrics>,
+    /// Where all replicas keep the account's budgets together; none: in `books`.
+    shared: Option<Arc<dyn Store>>,
     books: Mutex<Books>,
 }
 
 #[derive(Default)]
 struct Books {
-    /// By region: DataWorks counts per account and region.
+    /// By region: DataWorks counts per account and region. As they were last seen, where others spend them too.
     budgets: HashMap<String, Budget>,
     /// The credentials are the same for all of them.
     access: Access,
@@ -42,11 +46,19 @@ pub enum CallError {
     /// No call was made.
     #[error("calls to DataWorks are rationed; the next one in {region} is possible at {}", until.strftime("%Y-%m-%d %H:%M:%S UTC"))]
     Budget { region: String, until: Timestamp },
+    /// No call was made: the store, where the replicas keep the budget together, did not answer.
+    #[error("no call to DataWorks can be paid for: {0}")]
+    Unpaid(String),
 }
 
 impl Meter {
-    pub fn new(source: Arc<dyn Source>, limits: Limits, metrics: Arc<Metrics>) -> Meter {
-        Meter { source, limits, metrics, books: Mutex::default() }
+    pub fn new(
+        source: Arc<dyn Source>,
+        limits: Limits,
+        shared: Option<Arc<dyn Store>>,
+        metrics: Arc<Metrics>,
+    ) -> Meter {
+        Meter { source, limits, metrics, shared, books: Mutex::default() }
     }
 
     pub async fn list(
@@ -99,9 +111,14 @@ impl Meter {
         let now = after(paid_at, began.elapsed());
         let outcome = result.as_ref().map_or_else(|error| error.kind.label(), |_| "ok");
         self.metrics.api_calls.get_or_create(&ApiCall { action, outcome }).inc();
+        let answered = verdict(&result);
+        // What others hear of has to be worth it.
+        if (self.shared.is_none() || answered != Verdict::Answered)
+            && let Err(error) = self.budget(region, now, move |budget| budget.answered(answered, now)).await
+        {
+            tracing::debug!(%error, "others do not hear how a call was answered");
+        }
         let mut books = self.books();
-        books.budget(region, self.limits, now).answered(verdict(&result), now);
-        self.measure(&books);
         let result = result.map_err(|error| match error.kind {
             SourceErrorKind::Credentials { .. } => {
                 let said = error.to_string();
@@ -119,7 +136,7 @@ impl Meter {
     async fn pay(&self, region: &str, purpose: Purpose, mut now: Timestamp) -> Result<Timestamp, CallError> {
         let mut patience = if purpose == Purpose::Poll { Duration::ZERO } else { PATIENCE };
         loop {
-            let until = match self.take(region, purpose, now) {
+            let until = match self.take(region, purpose, now).await {
                 Ok(()) => return Ok(now),
                 Err(CallError::Budget { until, .. }) => until,
                 Err(error) => return Err(error),
@@ -133,16 +150,46 @@ impl Meter {
             now = after(now, wait);
         }
     }
-    /// A call that begins now, or why there is none.
-    fn take(&self, region: &str, purpose: Purpose, now: Timestamp) -> Result<(), CallError> {
+    /// Lets `act` see and change the budget of a region.
+    async fn budget<T: Send + 'static>(
+        &self,
+        region: &str,
+        now: Timestamp,
+        act: impl FnOnce(&mut Budget) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        let limits = self.limits;
+        let Some(store) = &self.shared else {
+            let mut books = self.books();
+            let result = act(books.budgets.entry(region.to_owned()).or_insert_with(|| Budget::new(limits, now)));
+            self.measure(&books);
+            return Ok(result);
+        };
+        let (tell, told) = oneshot::channel();
+        let change = Box::new(move |kept: Option<&str>| {
+            let kept = kept.and_then(|kept| serde_json::from_str::<Budget>(kept).ok());
+            let mut budget = kept.map_or_else(|| Budget::new(limits, now), |kept| kept.under(limits));
+            let result = act(&mut budget);
+            let text = serde_json::to_string(&budget).unwrap_or_default();
+            // Whoever asked waits for the commit as well.
+            drop(tell.send((result, budget)));
+            text
+        });
+        store.share(&format!("budget:{region}"), change).await.map_err(|error| CallError::Unpaid(error.to_string()))?;
+        let (result, budget) = told.await.map_err(|_| CallError::Unpaid("nobody answered".to_owned()))?;
         let mut books = self.books();
-        if let Some((said, until)) = books.access.refused(now).filter(|(_, until)| *until > now) {
+        books.budgets.insert(region.to_owned(), budget);
+        self.measure(&books);
+        Ok(result)
+    }
+
+    /// A call that begins now, or why there is none.
+    async fn take(&self, region: &str, purpose: Purpose, now: Timestamp) -> Result<(), CallError> {
+        if let Some((said, until)) = self.books().access.refused(now).filter(|(_, until)| *until > now) {
             return Err(CallError::Refused { said: said.to_owned(), until });
         }
-        let taken = books.budget(region, self.limits, now).take(purpose, now);
-        self.measure(&books);
+        let taken = self.budget(region, now, move |budget| budget.take(purpose, now)).await?;
         taken.map_err(|until| CallError::Budget { region: region.to_owned(), until })?;
-        books.access.began(now);
+        self.books().access.began(now);
         Ok(())
     }
 
@@ -154,12 +201,6 @@ impl Meter {
 
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Books {
-    fn budget(&mut self, region: &str, limits: Limits, now: Timestamp) -> &mut Budget {
-        self.budgets.entry(region.to_owned()).or_insert_with(|| Budget::new(limits, now))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::meter::{CallError, Meter};
@@ -33,6 +34,8 @@ pub struct Poller {
     starved: Mutex<HashSet<WorkspaceKey>>,
     /// The credentials are refused, so nothing is polled but for one workspace now and then.
     refused: AtomicBool,
+    /// The workspaces are this process's to poll for so long.
+    until: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     changed: Notify,
 }
@@ -70,6 +73,7 @@ impl Poller {
             schedule,
             starved: Mutex::default(),
             refused: AtomicBool::new(false),
+            until: Mutex::default(),
             tasks: TaskTracker::new(),
             changed: Notify::new(),
         }
@@ -77,6 +81,9 @@ impl Poller {
 
     /// Begins a poll of each workspace that is due; a slow one delays no other. Returns when the next is due.
     pub fn tick(self: &Arc<Self>, now: Timestamp) -> Option<Timestamp> {
+        if self.is_out() {
+            return None;
+        }
         let refused_until = self.meter.refused_until(now);
         if refused_until.is_none() && self.refused.swap(false, Ordering::AcqRel) {
             self.begin_again(now);
@@ -110,6 +117,25 @@ impl Poller {
         let failing: Vec<_> = self.workspaces.keys().filter(failing).cloned().collect();
         tracing::info!(workspaces = failing.len(), "DataWorks accepts the credentials again; each is polled soon");
         self.with_schedule(|schedule| schedule.spread(&failing, now));
+    }
+
+    /// From now on these are polled here, and no others; until then, unless the word comes again.
+    pub fn tend(&self, held: &HashSet<WorkspaceKey>, until: Option<Instant>) {
+        let was_out = self.is_out();
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        let (mine, others): (Vec<_>, Vec<_>) = self.workspaces.keys().partition(|key| held.contains(*key));
+        let resumed = self.with_schedule(|schedule| {
+            others.into_iter().for_each(|key| schedule.rest(key));
+            mine.into_iter().filter(|key| schedule.resume(key)).count()
+        });
+        if resumed > 0 || was_out {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Nobody has said for too long that the workspaces are still this process's to poll.
+    fn is_out(&self) -> bool {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| until <= Instant::now())
     }
 
     /// Resolves when no poll is under way.
@@ -180,7 +206,8 @@ impl Poller {
             let hint = "polling stops; watches stay, and the credentials are tried once a minute";
             tracing::warn!(error = said, "DataWorks refuses the credentials: {hint}");
         }
-        self.workspaces.keys().for_each(|key| self.tracker.poll_failed(key, said.to_owned(), true, now));
+        let mine = self.workspaces.keys().filter(|key| !self.tracker.is_elsewhere(key));
+        mine.for_each(|key| self.tracker.poll_failed(key, said.to_owned(), true, now));
     }
 
     /// One look at a workspace: the newest page, then what is followed beyond it by the cheapest way. When the budget

@@ -1,14 +1,16 @@
 //! Which workspace to poll when, within the call budget. Pure: time is an argument, jitter derives from names.
 
 mod access;
+mod budget;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use jiff::{SignedDuration, ToSpan, tz};
+use jiff::SignedDuration;
 
 pub use self::access::Access;
+pub use self::budget::{Budget, Limits, Purpose, Verdict};
 use crate::model::{Timestamp, WorkspaceKey, elapsed};
 
 /// How often a workspace is listed.
@@ -52,11 +54,19 @@ struct Entry {
     /// The place in the queue of those that are due: kept while the budget makes them wait.
     since: Timestamp,
     running: bool,
+    /// Somebody else polls it.
+    resting: bool,
     polls: u64,
     /// Quiet polls in a row.
     quiet: u32,
     /// Failed polls in a row.
     failed: u32,
+}
+
+impl Entry {
+    fn is_idle(&self) -> bool {
+        !self.running && !self.resting
+    }
 }
 
 /// When each workspace is due.
@@ -70,7 +80,7 @@ pub struct Schedule {
 impl Schedule {
     /// All workspaces due at once; the budget spreads them.
     pub fn new(intervals: Intervals, workspaces: impl IntoIterator<Item = WorkspaceKey>, now: Timestamp) -> Schedule {
-        let entry = Entry { due: now, since: now, running: false, polls: 0, quiet: 0, failed: 0 };
+        let entry = Entry { due: now, since: now, running: false, resting: false, polls: 0, quiet: 0, failed: 0 };
         Schedule { intervals, at: now, entries: workspaces.into_iter().map(|key| (key, entry.clone())).collect() }
     }
 
@@ -86,14 +96,14 @@ impl Schedule {
 
     /// Workspaces that are due and not being polled, the longest due first: so that a short budget is shared fairly.
     pub fn due(&self, now: Timestamp) -> Vec<WorkspaceKey> {
-        let mut due: Vec<_> = self.entries.iter().filter(|(_, entry)| !entry.running && entry.due <= now).collect();
+        let mut due: Vec<_> = self.entries.iter().filter(|(_, entry)| entry.is_idle() && entry.due <= now).collect();
         due.sort_by(|(a_key, a), (b_key, b)| (a.since, a_key).cmp(&(b.since, b_key)));
         due.into_iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// When the next workspace becomes due.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.entries.values().filter(|entry| !entry.running).map(|entry| entry.due).min()
+        self.entries.values().filter(|entry| entry.is_idle()).map(|entry| entry.due).min()
     }
 
     pub fn began(&mut self, key: &WorkspaceKey) {
@@ -162,6 +172,22 @@ impl Schedule {
         }
     }
 
+    /// Polled by somebody else from now on, until [`Schedule::resume`].
+    pub fn rest(&mut self, key: &WorkspaceKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.resting = true;
+        }
+    }
+
+    /// Due now, if it rested. Says whether it did.
+    pub fn resume(&mut self, key: &WorkspaceKey) -> bool {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.resting) else { return false };
+        entry.resting = false;
+        (entry.due, entry.since) = (self.at, self.at);
+        (entry.quiet, entry.failed) = (0, 0);
+        true
+    }
+
     /// Somebody has just subscribed here: look again within the fastest interval.
     pub fn hurry(&mut self, key: &WorkspaceKey, now: Timestamp) {
         let soon = after(now, self.intervals.fastest);
@@ -196,170 +222,6 @@ pub fn after(now: Timestamp, duration: Duration) -> Timestamp {
 fn before(moment: Timestamp, duration: Duration) -> Timestamp {
     let signed = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
     moment.checked_sub(signed).unwrap_or(Timestamp::MIN)
-}
-
-/// What an account may call in one region.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    pub calls_per_second: f64,
-    /// `None`: no daily cap.
-    pub calls_per_day: Option<f64>,
-}
-
-/// Why a call is made; people who wait for an answer come before polls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// The list that begins a poll: it can be made later as well.
-    Poll,
-    /// What a poll asks for beyond its list.
-    FollowUp,
-    Command,
-}
-
-/// How a call ended, as far as the budget cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    Answered,
-    Throttled {
-        after: Option<Duration>,
-    },
-    /// Today's quota is gone.
-    QuotaGone,
-}
-
-/// Of the calls a second this share may come at once, at least one; the rest flows evenly, so that no second sees more
-/// than the limit.
-const BURST_OF_SECOND: f64 = 0.2;
-/// Of the day's calls this share may be spent in a burst; the rest comes evenly over the day, so that the sum of both
-/// never exceeds the day's cap.
-const BURST_SHARE: f64 = 0.4;
-/// Polls leave this share of the burst to commands.
-const RESERVED_SHARE: f64 = 0.25;
-/// The rate is never throttled below this share.
-const LOWEST_FACTOR: f64 = 1.0 / 16.0;
-/// What a good minute gives back of the rate.
-const RECOVERY_PER_MINUTE: f64 = 0.1;
-/// A throttled answer without a wait pauses this long.
-const PAUSE: Duration = Duration::from_secs(2);
-/// Fractions of a call that floating point may lose.
-const ROUNDING: f64 = 1e-6;
-const SECONDS_PER_DAY: f64 = 86_400.0;
-/// DataWorks' day is taken to begin at midnight in China.
-const QUOTA_OFFSET_HOURS: i8 = 8;
-
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    capacity: f64,
-    per_second: f64,
-}
-
-impl Bucket {
-    fn refill(&mut self, seconds: f64, factor: f64) {
-        self.tokens = (self.tokens + seconds * self.per_second * factor).min(self.capacity);
-    }
-
-    /// Seconds until there is one token above `reserve`.
-    fn wait(&self, reserve: f64, factor: f64) -> f64 {
-        let short = reserve + 1.0 - self.tokens;
-        if short < ROUNDING { 0.0 } else { short / (self.per_second * factor) }
-    }
-}
-
-/// The call budget of one account in one region.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    second: Bucket,
-    day: Option<Bucket>,
-    /// 1 unless throttled.
-    factor: f64,
-    at: Timestamp,
-    blocked_until: Option<Timestamp>,
-}
-
-impl Budget {
-    pub fn new(limits: Limits, now: Timestamp) -> Budget {
-        let capacity = (limits.calls_per_second * BURST_OF_SECOND).max(1.0);
-        let per_second = (limits.calls_per_second - capacity).max(limits.calls_per_second / 2.0);
-        let day = limits.calls_per_day.map(|calls| {
-            let capacity = (calls * BURST_SHARE).max(1.0);
-            Bucket { tokens: capacity, capacity, per_second: (calls - capacity).max(1.0) / SECONDS_PER_DAY }
-        });
-        let second = Bucket { tokens: capacity, capacity, per_second };
-        Budget { second, day, factor: 1.0, at: now, blocked_until: None }
-    }
-
-    /// Takes one call out of the budget, or says when there will be one.
-    pub fn take(&mut self, purpose: Purpose, now: Timestamp) -> Result<(), Timestamp> {
-        self.pass(now);
-        if let Some(until) = self.blocked_until {
-            return Err(until);
-        }
-        let reserve = |bucket: &Bucket| match purpose {
-            Purpose::Command => 0.0,
-            Purpose::Poll | Purpose::FollowUp => {
-                (bucket.capacity * RESERVED_SHARE).min(bucket.capacity - 1.0).floor().max(0.0)
-            }
-        };
-        let second = self.second.wait(0.0, self.factor);
-        let day = self.day.as_ref().map_or(0.0, |bucket| bucket.wait(reserve(bucket), 1.0));
-        let wait = second.max(day);
-        if wait > 0.0 {
-            return Err(after(now, Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX)));
-        }
-        self.second.tokens -= 1.0;
-        if let Some(bucket) = &mut self.day {
-            bucket.tokens -= 1.0;
-        }
-        Ok(())
-    }
-
-    pub fn answered(&mut self, verdict: Verdict, now: Timestamp) {
-        self.pass(now);
-        match verdict {
-            Verdict::Answered => {}
-            Verdict::Throttled { after: wait } => {
-                self.factor = (self.factor / 2.0).max(LOWEST_FACTOR);
-                self.second.tokens = 0.0;
-                self.blocked_until = Some(after(now, wait.unwrap_or(PAUSE)));
-            }
-            Verdict::QuotaGone => self.blocked_until = Some(next_quota_day(now)),
-        }
-    }
-
-    /// Calls that could be made at once, a daily cap permitting. `None`: no daily cap.
-    pub fn left(&self) -> Option<u64> {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small non-negative count")]
-        self.day.as_ref().map(|bucket| bucket.tokens.max(0.0) as u64)
-    }
-
-    pub fn blocked_until(&self) -> Option<Timestamp> {
-        self.blocked_until
-    }
-
-    fn pass(&mut self, now: Timestamp) {
-        let seconds = now.duration_since(self.at).as_secs_f64().max(0.0);
-        // A clock that was set back must not close the budget until it has caught up.
-        if now < self.at {
-            self.blocked_until = self.blocked_until.map(|until| before(until, elapsed(now, self.at)));
-        }
-        self.at = now;
-        self.factor = (self.factor + seconds / 60.0 * RECOVERY_PER_MINUTE).min(1.0);
-        self.second.refill(seconds, self.factor);
-        if let Some(bucket) = &mut self.day {
-            bucket.refill(seconds, 1.0);
-        }
-        self.blocked_until = self.blocked_until.filter(|until| *until > now);
-    }
-}
-
-/// The next midnight in China.
-fn next_quota_day(now: Timestamp) -> Timestamp {
-    let zone = tz::TimeZone::fixed(tz::offset(QUOTA_OFFSET_HOURS));
-    let tomorrow = now.to_zoned_datetime(zone.clone()).date().checked_add(1.day());
-    tomorrow
-        .and_then(|date| date.to_zoned_datetime(zone))
-        .map_or_else(|_| after(now, Duration::from_secs(86_400)), |midnight| midnight.timestamp())
 }
 
 #[cfg(test)]

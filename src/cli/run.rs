@@ -31,13 +31,20 @@ impl Run {
 }
 
 async fn serve(config: &Config) -> Result<(), AppError> {
+    let stop = CancellationToken::new();
+    stop_signal(stop.clone());
     // The store first: a second service hears of that, not of the port.
-    let app = App::build(config, None, Arc::new(Timestamp::now)).await?;
+    let app = tokio::select! {
+        built = App::build(config, None, Arc::new(Timestamp::now)) => built?,
+        // The server of the store may be away for long.
+        () = stop.cancelled() => {
+            tracing::info!("callboard has stopped before it began");
+            return Ok(());
+        }
+    };
     let listener = app::listen(config).await?;
     let address =
         listener.local_addr().map_or_else(|_| config.server.listen.to_string(), |address| address.to_string());
-    let stop = CancellationToken::new();
-    stop_signal(stop.clone());
     tracing::info!(
         board = format!("http://{address}/"),
         workspaces = app.workspaces.len(),

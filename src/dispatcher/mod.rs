@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ const CONCURRENCY: usize = 64;
 const PROBES: usize = 16;
 /// Between two tries to write to a store that fails.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// What was claimed longer ago is not sent: others may have taken this process for dead meanwhile.
+const FRESH: Duration = Duration::from_secs(3);
 
 /// `[notices]`
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -53,7 +56,7 @@ pub struct Dispatcher {
     clock: Clock,
     tasks: TaskTracker,
     /// By the id of the delivery that leads each: whether it is a probe.
-    under_way: Mutex<HashMap<Uuid, bool>>,
+    under_way: Mutex<HashMap<(Uuid, u32), bool>>,
     /// The last claim seemed to fail; what it claimed all the same must be given back.
     unheard: AtomicBool,
     /// A destination is free again.
@@ -101,7 +104,7 @@ impl Dispatcher {
 
     async fn begin(self: &Arc<Self>, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         if self.unheard.load(Ordering::Acquire) {
-            let under_way: Vec<Uuid> = self.under_way().keys().copied().collect();
+            let under_way: Vec<(Uuid, u32)> = self.under_way().keys().copied().collect();
             self.store.release(&under_way).await?;
             self.unheard.store(false, Ordering::Release);
         }
@@ -111,11 +114,11 @@ impl Dispatcher {
         }
         let claims = self.store.claim(now, room, &self.policy).await;
         self.unheard.store(claims.is_err(), Ordering::Release);
-        let claims = claims?;
+        let (claims, heard) = (claims?, Instant::now());
         for claimed in claims.claimed {
-            self.under_way().insert(claimed.lead.id, claimed.probe);
+            self.under_way().insert((claimed.lead.id, claimed.lead.attempt), claimed.probe);
             let dispatcher = Arc::clone(self);
-            self.tasks.spawn(async move { dispatcher.deliver(claimed).await });
+            self.tasks.spawn(async move { dispatcher.deliver(claimed, heard).await });
         }
         Ok(claims.next_at)
     }
@@ -126,7 +129,7 @@ impl Dispatcher {
         Room { messages: CONCURRENCY.saturating_sub(under_way.len()), probes: PROBES.saturating_sub(probes) }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashMap<Uuid, bool>> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<(Uuid, u32), bool>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -147,10 +150,15 @@ impl Dispatcher {
         self.freed.notify_one();
     }
 
-    async fn deliver(&self, claimed: Claimed) {
+    /// `heard`: when the claim was.
+    async fn deliver(&self, claimed: Claimed, heard: Instant) {
         let started_at = (self.clock)();
         // A fault of ours must not leave the destination busy for ever.
-        let attempt = AssertUnwindSafe(self.attempt(&claimed, started_at)).catch_unwind().await;
+        let attempt = if heard.elapsed() > FRESH {
+            Ok(Outcome::Retry { after: None, reason: "this process stood still before it could send".to_owned() })
+        } else {
+            AssertUnwindSafe(self.attempt(&claimed, started_at)).catch_unwind().await
+        };
         let outcome = attempt.unwrap_or_else(|_| Outcome::Unknown {
             after: None,
             reason: "a fault of callboard's own broke off the attempt; the log holds its message".to_owned(),
@@ -164,7 +172,7 @@ impl Dispatcher {
         let (id, attempt) = (claimed.lead.id, claimed.lead.attempt);
         let next = next(verdict);
         self.settle(&Settlement { id, attempt, started_at, ended_at, chance, outcome, next }).await;
-        self.under_way().remove(&id);
+        self.under_way().remove(&(id, attempt));
         self.freed.notify_one();
     }
 

@@ -36,6 +36,7 @@ pub async fn ready(State(pages): State<Arc<Pages>>) -> Response {
             json!({
                 "name": workspace.name,
                 "polled": pages.tracker.was_polled(&workspace.key()),
+                "elsewhere": pages.tracker.is_elsewhere(&workspace.key()),
                 "seen_at": freshness.seen_at,
                 "seconds_since_seen": freshness.seen_at.map(|seen| now.duration_since(seen).as_secs()),
                 "failing_since": freshness.failure.as_ref().map(|failure| failure.since),
@@ -100,9 +101,13 @@ pub async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
 /// Gauges that are read off when somebody asks.
 async fn measure(pages: &Pages, now: Timestamp) -> Result<(), StoreError> {
     for workspace in &pages.workspaces {
+        let labels = OfWorkspace { workspace: workspace.name.clone() };
+        if pages.tracker.is_elsewhere(&workspace.key()) {
+            pages.metrics.poll_lag.remove(&labels);
+            continue;
+        }
         // Never seen is as old as this process.
         let seen_at = pages.tracker.freshness(&workspace.key(), None).seen_at.unwrap_or(pages.started_at);
-        let labels = OfWorkspace { workspace: workspace.name.clone() };
         pages.metrics.poll_lag.get_or_create(&labels).set(now.duration_since(seen_at).as_secs_f64().max(0.0));
     }
     let Overview { deliveries, oldest_open, subscriptions, ledger, .. } = pages.store.overview().await?;

@@ -6,8 +6,10 @@ mod postgres;
 mod sql;
 pub mod sqlite;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -16,7 +18,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{
-    Change, Claimed, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
+    Change, Claimed, Clock, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
     RunState, Subscription, Timestamp, WorkspaceKey,
 };
 use crate::settings::{Problem, Secret};
@@ -88,7 +90,8 @@ pub enum Role {
 ///
 /// # Errors
 /// [`StoreError::InUse`] for an owner beside another one, [`StoreError::Newer`], [`StoreError::Damaged`] (nothing was
-/// written), [`StoreError::Full`], [`StoreError::Open`] for everything else.
+/// written), [`StoreError::Full`], [`StoreError::Open`] for everything else. [`StoreError::Away`] for a guest whose server
+/// can't be reached; an owner waits for it.
 pub async fn open(settings: &Settings, role: Role) -> Result<Arc<dyn Store>, StoreError> {
     match settings.at().map_err(StoreError::Open)? {
         Where::File(path) => Ok(Arc::new(sqlite::Sqlite::open(&path, role).await?)),
@@ -122,12 +125,12 @@ pub trait Store: Send + Sync {
     /// been due longest. What `policy` folds into a message stays pending, bound to it, until the message has ended.
     async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError>;
 
-    /// A claim failed, or so it seemed: what is in flight beside `under_way` was claimed without its claimer hearing of it.
-    /// Nothing of it left; it is pending again, with its attempt recorded as one that has to be repeated.
-    async fn release(&self, under_way: &[Uuid]) -> Result<(), StoreError>;
+    /// A claim failed, or so it seemed: what this process has in flight beside `under_way` (ids and their attempts) was
+    /// claimed without its claimer hearing of it. Nothing of it left; it is pending again, with its attempt recorded as one that has to be repeated.
+    async fn release(&self, under_way: &[(Uuid, u32)]) -> Result<(), StoreError>;
 
     /// Records how an attempt ended and what `policy` makes of it for the destination. Changes nothing when that attempt
-    /// is no longer in flight.
+    /// is no longer in flight, unless it was only taken for lost, and arrived.
     ///
     /// The folded share the fate of their lead: delivered makes them superseded by it, dead makes them dead. A rejected
     /// lead that has folded ones is pending again, like them, and none of them is folded any more.
@@ -171,6 +174,19 @@ pub trait Store: Send + Sync {
     /// Looks through all of it for damage that opening it does not find, beside everything else.
     async fn verify(&self) -> Result<(), StoreError>;
 
+    /// Says that this process serves, and takes its fair part of `names`, each `KIND:NAME`: what it may tend for a while.
+    /// To be called again well within that while. All of them where no other process can share the store.
+    async fn hold(&self, names: &[String]) -> Result<Held, StoreError>;
+
+    /// This process serves no more: what it holds is given back.
+    async fn retire(&self) -> Result<(), StoreError>;
+
+    /// The clock that everybody who shares the store goes by. None: no other process serves from it.
+    fn clock(&self) -> Option<Clock>;
+
+    /// Lets `change` replace what all who serve keep under `name`, one after another. Fails where nobody shares the store.
+    async fn share(&self, name: &str, change: Sharing) -> Result<(), StoreError>;
+
     /// Figures for metrics and the board.
     async fn overview(&self) -> Result<Overview, StoreError>;
 
@@ -182,6 +198,26 @@ pub trait Store: Send + Sync {
     /// is owed to and nothing happened to since ([`Place::is_forgettable`]). In small steps, so that nobody waits long. Says
     /// how many deliveries went.
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// Makes of what is kept, if anything is, what is kept from now on.
+pub type Sharing = Box<dyn FnOnce(Option<&str>) -> String + Send>;
+
+/// What a process may tend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    pub names: BTreeSet<String>,
+    /// From the call on. None: for good.
+    pub lasts: Option<Duration>,
+    /// Deliveries that another process took with it when it fell silent, now `unknown`.
+    pub recovered: Vec<(Destination, u64)>,
+}
+
+impl Held {
+    /// By whoever has the store for itself.
+    pub fn all(names: &[String]) -> Held {
+        Held { names: names.iter().cloned().collect(), lasts: None, recovered: Vec::new() }
+    }
 }
 
 /// What the tracker starts from.
@@ -397,7 +433,8 @@ pub struct Overview {
     pub changes: u64,
     pub subscriptions: u64,
     pub ledger: Ledger,
-    /// Deliveries found in flight when this process opened the store, now `unknown`. Stays the same while it is open.
+    /// Deliveries that this process found in flight from dead ones, now `unknown`: when it opened the store, and since
+    /// where several share it.
     pub recovered: Vec<(Destination, u64)>,
 }
 
@@ -437,6 +474,9 @@ pub enum StoreError {
     Broken,
     #[error("the store can't be opened: {0}")]
     Open(String),
+    /// Its server does not answer, or not yet. It is worth to ask again.
+    #[error("the store can't be reached: {0}")]
+    Away(String),
     #[error("the store failed: {0}")]
     Failed(String),
 }

@@ -77,6 +77,8 @@ struct View {
     failure: Option<Failure>,
     /// The budget allows the next poll then.
     waits_until: Option<Timestamp>,
+    /// Another process polls it: what is known of it comes from the store.
+    elsewhere: bool,
 }
 
 /// Polls that fail since when, and what the last one said.
@@ -193,15 +195,34 @@ impl Tracker {
             gone.collect::<Vec<_>>().iter().for_each(|id| self.remove(id));
             all.into_iter().for_each(|subscription| self.add(subscription));
             // Only now: a version that a subscription counted up must not be seen before that subscription.
+            let stored: HashSet<_> =
+                loaded.runs.iter().map(|(workspace, state)| (workspace.clone(), state.snapshot.id.clone())).collect();
             for (workspace, state) in loaded.runs {
-                self.remember(&workspace, state);
+                // What memory alone knows of this version, a doubt above all, is not to be lost.
+                if self.state(&workspace, &state.snapshot.id).is_none_or(|known| known.version < state.version) {
+                    self.remember(&workspace, state);
+                }
             }
+            self.forget_elsewhere(&stored);
             drop(count);
             self.owed.notify_one();
             self.behind.store(false, Ordering::Release);
             return Ok(());
         }
         Err(StoreError::Failed("subscriptions change faster than they can be read".to_owned()))
+    }
+
+    /// Runs that whoever polls their workspace has forgotten.
+    fn forget_elsewhere(&self, stored: &HashSet<(WorkspaceKey, RunId)>) {
+        let mut elsewhere = HashSet::new();
+        for mut view in self.workspaces.iter_mut().filter(|view| view.elsewhere) {
+            let key = view.key().clone();
+            view.known.retain(|run| stored.contains(&(key.clone(), run.clone())));
+            elsewhere.insert(key);
+        }
+        if !elsewhere.is_empty() {
+            self.runs.retain(|id, _| !elsewhere.contains(&id.0) || stored.contains(id));
+        }
     }
 
     /// The last reload or write did not succeed: memory may lack what the store holds.
@@ -230,7 +251,15 @@ impl Tracker {
                 Some(poll) if is_planted(Bug::MemoryAheadOfStore) => {
                     self.store.record(poll).await.unwrap_or(Recorded::Done)
                 }
-                Some(poll) => self.heard(self.store.record(poll).await)?,
+                Some(poll) => match self.heard(self.store.record(poll).await) {
+                    Ok(recorded) => recorded,
+                    Err(error) => {
+                        // What is not for the store was seen all the same: a doubt that this look ended must not be
+                        // confirmed by the next one.
+                        soft.into_iter().for_each(|state| self.remember(&workspace.key(), state));
+                        return Err(error);
+                    }
+                },
                 None => Recorded::Done,
             };
             match recorded {
@@ -428,17 +457,35 @@ impl Tracker {
         self.workspaces.entry(workspace.clone()).or_default().waits_until = Some(until);
     }
 
+    /// Which workspaces this process polls: what it knew of the others' polls is old from now on.
+    pub fn tend(&self, workspaces: &[Workspace], held: &HashSet<WorkspaceKey>) {
+        for key in workspaces.iter().map(Workspace::key) {
+            let elsewhere = !held.contains(&key);
+            let mut view = self.workspaces.entry(key).or_default();
+            if elsewhere {
+                (view.failure, view.waits_until) = (None, None);
+                view.page.clear();
+                view.seen_off_page.clear();
+                view.asked_off_page.clear();
+            }
+            view.elsewhere = elsewhere;
+        }
+    }
+
     /// Keeps when workspaces were seen last, to the minute, so that a later start knows what it missed.
     pub async fn keep_sight(&self) -> Result<(), StoreError> {
         let is_older = |kept: Option<Timestamp>, seen_at| kept.is_none_or(|kept| elapsed(kept, seen_at) >= SIGHT_KEPT);
-        let moved = self.workspaces.iter().filter_map(|entry| {
-            let (seen_at, state) = (entry.seen_at?, entry.state.as_ref()?);
-            is_older(state.seen_at, seen_at).then(|| (entry.key().clone(), seen_at))
+        let sights = self.workspaces.iter().filter_map(|entry| {
+            let (seen_at, kept) = (entry.seen_at?, entry.state.as_ref()?.seen_at);
+            // Those that are half as old go with them: one write a minute, whatever the number.
+            let half = kept.is_none_or(|kept| elapsed(kept, seen_at) >= SIGHT_KEPT / 2);
+            half.then(|| (entry.key().clone(), seen_at, is_older(kept, seen_at)))
         });
-        let moved: Vec<_> = moved.collect();
-        if moved.is_empty() {
+        let sights: Vec<_> = sights.collect();
+        if !sights.iter().any(|(_, _, is_older)| *is_older) {
             return Ok(());
         }
+        let moved: Vec<_> = sights.into_iter().map(|(workspace, seen_at, _)| (workspace, seen_at)).collect();
         self.store.saw(&moved).await?;
         for (workspace, seen_at) in moved {
             if let Some(state) = self.workspaces.entry(workspace).or_default().state.as_mut() {

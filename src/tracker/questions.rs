@@ -17,31 +17,48 @@ impl Tracker {
         matches.map(|entry| (entry.key().0.clone(), entry.value().clone())).collect()
     }
 
-    /// The runs on the newest page of a workspace, newest first.
+    /// The runs on the newest page of a workspace, newest first; all that are known where another process looks at it.
     pub fn recent(&self, workspace: &WorkspaceKey) -> Vec<Arc<RunState>> {
-        let page = self.workspaces.get(workspace).map(|view| view.page.clone()).unwrap_or_default();
-        page.iter().filter_map(|run| self.state(workspace, run)).collect()
+        let Some(view) = self.workspaces.get(workspace).map(|view| view.clone()) else { return Vec::new() };
+        let of = |runs: &mut dyn Iterator<Item = &RunId>| -> Vec<_> {
+            runs.filter_map(|run| self.state(workspace, run)).collect()
+        };
+        if !view.elsewhere {
+            return of(&mut view.page.iter());
+        }
+        let mut runs = of(&mut view.known.iter());
+        runs.sort_by_key(|run| std::cmp::Reverse(run.snapshot.created_at));
+        runs
+    }
+
+    pub fn is_elsewhere(&self, workspace: &WorkspaceKey) -> bool {
+        self.workspaces.get(workspace).is_some_and(|view| view.elsewhere)
     }
 
     pub fn freshness(&self, workspace: &WorkspaceKey, run: Option<&RunId>) -> Freshness {
         let Some(view) = self.workspaces.get(workspace) else { return Freshness::default() };
-        let before_this_process = view.state.as_ref().and_then(|state| state.seen_at);
+        let stored = view.state.as_ref().and_then(|state| state.seen_at);
         let seen_at = match run {
-            Some(run) if !view.page.contains(run) => view.seen_off_page.get(run).copied().or(before_this_process),
-            _ => view.seen_at.or(before_this_process),
+            Some(run) if !view.page.contains(run) => view.seen_off_page.get(run).copied().or(stored),
+            // Another process may have seen it since.
+            _ => view.seen_at.max(stored),
         };
         Freshness { seen_at, failure: view.failure.clone(), waits_until: view.waits_until }
     }
 
-    /// The workspace was looked at since then, by this process.
+    /// The workspace was looked at since then, by whoever polls it: by this process, as a rule.
     pub fn looked_since(&self, workspace: &WorkspaceKey, since: Timestamp) -> bool {
-        self.workspaces.get(workspace).and_then(|view| view.seen_at).is_some_and(|seen_at| seen_at >= since)
+        let Some(view) = self.workspaces.get(workspace) else { return false };
+        let stored = view.state.as_ref().filter(|_| view.elsewhere).and_then(|state| state.seen_at);
+        view.seen_at.max(stored).is_some_and(|seen_at| seen_at >= since)
     }
 
     /// The workspace was polled, well or not, or can't be before its budget allows it.
     pub fn was_polled(&self, workspace: &WorkspaceKey) -> bool {
         let view = self.workspaces.get(workspace);
-        view.is_some_and(|view| view.seen_at.is_some() || view.failure.is_some() || view.waits_until.is_some())
+        view.is_some_and(|view| {
+            view.seen_at.is_some() || view.failure.is_some() || view.waits_until.is_some() || view.elsewhere
+        })
     }
 
     /// Active runs that somebody wants to hear of and that are not on the newest page, the one asked for longest ago

@@ -27,6 +27,7 @@ mod sink;
 mod store_contract;
 mod store_file;
 mod store_random;
+mod store_replicas;
 mod store_scene;
 mod stories;
 mod templates;

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use callboard::model::{
-    Claimed, Delivery, DeliveryState, Destination, Folding, MOST_COUNTED, MOST_FOLDED, News, Place, Plan, Queue, RunId,
-    RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
+    Claimed, Clock, Delivery, DeliveryState, Destination, Folding, MOST_COUNTED, MOST_FOLDED, News, Place, Plan, Queue,
+    RunId, RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
 };
 use callboard::planted::{Bug, is_planted};
 use callboard::store::{
-    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Ledger, Loaded, Next, Overview, PlaceRow, Policy, Poll,
-    Recorded, Room, Settlement, Store, StoreError, Subscribed, Told, WorkspaceState,
+    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Ledger, Loaded, Next, Overview, PlaceRow, Policy,
+    Poll, Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told, WorkspaceState,
 };
 use uuid::Uuid;
 
@@ -136,7 +136,7 @@ impl Store for MemoryStore {
     async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError> {
         self.verb("claim", |truth| Ok(truth.claim(now, room, policy.as_ref())))
     }
-    async fn release(&self, under_way: &[Uuid]) -> Result<(), StoreError> {
+    async fn release(&self, under_way: &[(Uuid, u32)]) -> Result<(), StoreError> {
         self.verb("release", |truth| {
             truth.release(under_way);
             Ok(())
@@ -183,6 +183,18 @@ impl Store for MemoryStore {
     }
     async fn verify(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+    async fn hold(&self, names: &[String]) -> Result<Held, StoreError> {
+        Ok(Held::all(names))
+    }
+    async fn retire(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn clock(&self) -> Option<Clock> {
+        None
+    }
+    async fn share(&self, _: &str, _: Sharing) -> Result<(), StoreError> {
+        Err(StoreError::Failed("nobody else serves from it".to_owned()))
     }
     async fn overview(&self) -> Result<Overview, StoreError> {
         let recovered = self.recovered.lock().unwrap().clone();
@@ -779,9 +791,9 @@ impl Truth {
         }
     }
 
-    fn release(&mut self, under_way: &[Uuid]) {
+    fn release(&mut self, under_way: &[(Uuid, u32)]) {
         for row in self.rows.values_mut() {
-            if row.state == DeliveryState::InFlight && !under_way.contains(&row.id) {
+            if row.state == DeliveryState::InFlight && !under_way.contains(&(row.id, row.attempt())) {
                 row.state = if row.unknown_since.is_some() { DeliveryState::Unknown } else { DeliveryState::Pending };
                 let begun = row.attempts.last_mut().unwrap();
                 begun.ended_at = Some(begun.started_at);
@@ -810,7 +822,8 @@ impl Truth {
             begun.reason.clone_from(&reason);
             self.writes += 1;
         }
-        if row.state == DeliveryState::InFlight && row.attempt() == settlement.attempt {
+        let late = row.state == DeliveryState::Unknown && settlement.next == Next::Delivered;
+        if (row.state == DeliveryState::InFlight || late) && row.attempt() == settlement.attempt {
             self.follow(number, settlement, reason);
             self.remember(number, settlement, policy);
         }

@@ -1,8 +1,9 @@
 //! A PostgreSQL server of the tests' own (`tests/postgres`), and databases on it.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
@@ -67,16 +68,23 @@ impl Database {
         client
     }
 
+    /// The server breaks off one connection of a replica. False when there is none.
+    pub async fn cut_off_one(&self) -> bool {
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE application_name = 'callboard' AND datname = current_database() ORDER BY random() LIMIT 1";
+        self.client(&self.name).await.query_opt(cut, &[]).await.unwrap().is_some_and(|row| row.get(0))
+    }
+
     /// Runs what a test does behind the store's back.
     pub async fn execute(&self, sql: &str) {
         self.client(&self.name).await.batch_execute(sql).await.unwrap();
     }
 
-    /// An hour passes for every replica, in which nothing was heard of it.
-    pub async fn hush(&self) {
-        let hush = "DO $$ BEGIN IF to_regclass('replicas') IS NOT NULL THEN
-            UPDATE replicas SET seen_at = seen_at - interval '30 minutes'; END IF; END $$";
-        self.execute(hush).await;
+    /// Half an hour passes, in which only the newest replica was heard of.
+    pub async fn wait_half_an_hour(&self) {
+        let wait = "UPDATE replicas SET since = since - interval '30 minutes', seen_at = CASE
+            WHEN id = (SELECT max(id) FROM replicas) THEN seen_at ELSE seen_at - interval '30 minutes' END";
+        self.execute(wait).await;
     }
 }
 
@@ -86,5 +94,58 @@ impl Drop for Database {
         let dropped =
             Command::new("psql").args(["-qh", &self.socket, "-U", "callboard", "-c", &drop, "postgres"]).status();
         assert!(dropped.is_ok_and(|status| status.success()) || std::thread::panicking(), "{} stays behind", self.name);
+    }
+}
+
+/// A server of one test, which syncs what it writes, to be killed.
+pub struct Server {
+    script: Child,
+    socket: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    pub fn start() -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let ready = folder.path().join("socket");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres");
+        let mut starting = Command::new(script);
+        starting.arg(&ready).arg("obeys").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut script = starting.spawn().unwrap();
+        let socket = loop {
+            if let Ok(socket) = std::fs::read_to_string(&ready) {
+                break socket.trim().to_owned();
+            }
+            assert!(script.try_wait().unwrap().is_none(), "PostgreSQL did not start");
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        Server { script, socket, _folder: folder }
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgres:///postgres?host={}&user=callboard", self.socket)
+    }
+
+    /// `kill -9`
+    pub fn kill(&mut self) {
+        self.order("kill");
+    }
+
+    pub fn start_again(&mut self) {
+        self.order("start");
+    }
+
+    fn order(&mut self, order: &str) {
+        writeln!(self.script.stdin.as_mut().unwrap(), "{order}").unwrap();
+        let mut said = String::new();
+        BufReader::new(self.script.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "done\n", "the server does not {order}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.script.stdin.take());
+        let _ = self.script.wait();
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use callboard::metrics::Metrics;
 use callboard::model::{
-    Change, Destination, RunId, RunState, Scope, Selector, Snapshot, Stage, Status, Subscription, Timestamp, Workspace,
-    WorkspaceKey,
+    Change, Clock, Destination, RunId, RunState, Scope, Selector, Snapshot, Stage, Status, Subscription, Timestamp,
+    Workspace, WorkspaceKey,
 };
 use callboard::store::{
     self, Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Loaded, Overview, PlaceRow, Policy, Poll,
@@ -72,7 +72,7 @@ impl Store for Holding {
     async fn claim(&self, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims, StoreError> {
         self.inner.claim(now, room, policy).await
     }
-    async fn release(&self, under_way: &[uuid::Uuid]) -> Result<(), StoreError> {
+    async fn release(&self, under_way: &[(uuid::Uuid, u32)]) -> Result<(), StoreError> {
         self.inner.release(under_way).await
     }
     async fn settle(&self, settlement: &Settlement, policy: &Arc<dyn Policy>) -> Result<(), StoreError> {
@@ -121,6 +121,22 @@ impl Store for Holding {
 
     async fn verify(&self) -> Result<(), StoreError> {
         self.inner.verify().await
+    }
+
+    async fn hold(&self, names: &[String]) -> Result<store::Held, StoreError> {
+        self.inner.hold(names).await
+    }
+
+    async fn retire(&self) -> Result<(), StoreError> {
+        self.inner.retire().await
+    }
+
+    async fn share(&self, name: &str, change: store::Sharing) -> Result<(), StoreError> {
+        self.inner.share(name, change).await
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        self.inner.clock()
     }
 }
 

@@ -179,9 +179,11 @@ impl Sink {
         self.memory.lock().unwrap().scripts.entry(path).or_default().extend(answers);
     }
 
-    /// No more answers of a path but the platform's.
-    pub fn forget_answers(&self, url: &str) {
-        self.memory.lock().unwrap().scripts.remove(&path_of(url));
+    /// No more answers of a path but the platform's, from the request on whose order is returned.
+    pub fn forget_answers(&self, url: &str) -> usize {
+        let mut memory = self.memory.lock().unwrap();
+        memory.scripts.remove(&path_of(url));
+        memory.seen.len()
     }
 
     /// Waits for that many requests.

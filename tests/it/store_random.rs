@@ -284,7 +284,8 @@ impl Pair {
             Step::Pass { seconds } => self.now += seconds,
             Step::Release { heard } => {
                 self.in_flight.truncate(*heard);
-                let known: Vec<Uuid> = self.in_flight.iter().map(|message| message.lead.id).collect();
+                let known: Vec<(Uuid, u32)> =
+                    self.in_flight.iter().map(|message| (message.lead.id, message.lead.attempt)).collect();
                 self.both(async |side| side.store().release(&known).await.unwrap()).await;
             }
             Step::Die => self.die().await,

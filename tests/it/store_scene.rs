@@ -61,9 +61,11 @@ impl Ground {
         match self {
             Ground::File(_) => self.open(Role::Owner).await.unwrap(),
             Ground::Postgres(database) => {
-                // Whoever was there before has been silent for long.
-                database.hush().await;
-                self.open(Role::Owner).await.unwrap()
+                let store = self.open(Role::Owner).await.unwrap();
+                // Whoever was there before has been silent for long, and this one has listened for as long.
+                database.wait_half_an_hour().await;
+                store.hold(&[]).await.unwrap();
+                store
             }
             Ground::Memory(truth) => {
                 let store = truth.guest();

@@ -1,6 +1,6 @@
 //! A connection to the server, made when it is needed and made anew when it broke.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::Arc;
@@ -20,7 +20,17 @@ use crate::store::sql::{Fault, Link, Result, Row, Session, Value};
 const WRITING: i64 = 0x0043_616c_6c62_6f61;
 /// A statement takes milliseconds, and waits for other writers no longer than they may sit idle.
 const STATEMENT: Duration = Duration::from_secs(15);
-const CONNECT: Duration = Duration::from_secs(5);
+/// For each host, and once for the rest.
+pub const CONNECT: Duration = Duration::from_secs(3);
+
+/// One that was taken for dead comes back as itself: what it had under way is unknown, and nothing else is lost. After a
+/// gap it is heard of only since then.
+const BEAT: &str = "
+    INSERT INTO replicas (id) OVERRIDING SYSTEM VALUE VALUES (?1)
+    ON CONFLICT (id) DO UPDATE SET
+      since = CASE WHEN replicas.seen_at < clock_timestamp() - interval '6 seconds' THEN clock_timestamp()
+        ELSE replicas.since END,
+      seen_at = clock_timestamp()";
 
 type Answer<T> = std::result::Result<T, StoreError>;
 
@@ -49,6 +59,8 @@ struct Connected {
     statements: RefCell<HashMap<String, Statement>>,
     runtime: Option<Runtime>,
     replica: i64,
+    /// It did not answer in time: nobody knows what it did, so it is not to be used again.
+    broken: Cell<bool>,
 }
 
 impl PostgresLink {
@@ -58,10 +70,12 @@ impl PostgresLink {
     }
 
     fn begin(&mut self, how: &str) -> Answer<()> {
-        if self.connected.as_ref().is_none_or(|connected| connected.client.is_closed()) {
-            self.connected = None;
-            self.connected = Some(Connected::to(&self.target)?);
+        if !self.is_undone() && self.run(how).is_ok() {
+            return Ok(());
         }
+        // That a connection was cut shows when it is used. Nothing has happened yet, so another one does as well.
+        self.connected = None;
+        self.connected = Some(Connected::to(&self.target)?);
         let begun = self.run(how);
         if begun.is_err() {
             self.connected = None;
@@ -75,7 +89,7 @@ impl PostgresLink {
 }
 
 fn away() -> StoreError {
-    StoreError::Failed("there is no connection to PostgreSQL".to_owned())
+    StoreError::Away("there is no connection to PostgreSQL".to_owned())
 }
 
 impl Connected {
@@ -97,12 +111,35 @@ impl Connected {
             client.batch_execute(&settings).await.map_err(|error| of(&error))?;
             Ok(client)
         };
-        let client = runtime.block_on(within(CONNECT, connecting))?;
-        Ok(Connected { client, statements: RefCell::default(), runtime: Some(runtime), replica: target.replica })
+        let hosts = u32::try_from(target.config.get_hosts().len()).unwrap_or(1);
+        let connected = runtime.block_on(within(CONNECT * hosts + CONNECT, connecting));
+        let client = match connected {
+            Ok(client) => client,
+            Err(error) => {
+                // A name that is still being looked up is not waited for.
+                runtime.shutdown_background();
+                return Err(match error {
+                    StoreError::Away(said) => StoreError::Away(format!("{}: {said}", target.name)),
+                    error => error,
+                });
+            }
+        };
+        let broken = Cell::new(false);
+        Ok(Connected {
+            broken,
+            client,
+            statements: RefCell::default(),
+            runtime: Some(runtime),
+            replica: target.replica,
+        })
     }
 
     fn wait<T>(&self, work: impl Future<Output = Answer<T>>) -> Answer<T> {
-        self.runtime.as_ref().ok_or_else(away)?.block_on(within(STATEMENT, work))
+        let waited = self.runtime.as_ref().ok_or_else(away)?.block_on(within(STATEMENT, work));
+        if matches!(waited, Err(StoreError::Away(_))) {
+            self.broken.set(true);
+        }
+        waited
     }
 
     fn run(&self, batch: &str) -> Answer<()> {
@@ -130,7 +167,7 @@ impl Drop for Connected {
 
 /// A server that does not answer is away.
 async fn within<T>(limit: Duration, work: impl Future<Output = Answer<T>>) -> Answer<T> {
-    let timed_out = || StoreError::Failed(format!("PostgreSQL does not answer within {} s", limit.as_secs()));
+    let timed_out = || StoreError::Away(format!("PostgreSQL does not answer within {} s", limit.as_secs()));
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
@@ -164,6 +201,10 @@ impl Session for Connected {
     fn replica(&self) -> i64 {
         self.replica
     }
+
+    fn beat(&self) -> Result<()> {
+        self.execute(BEAT, &[self.replica.into()]).map(drop)
+    }
 }
 
 fn parameters(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
@@ -195,7 +236,8 @@ impl ToSql for Value {
             Value::Integer(value) => match *ty {
                 Type::INT4 => i32::try_from(*value)?.to_sql(ty, out),
                 Type::BOOL => (*value != 0).to_sql(ty, out),
-                _ => value.to_sql(ty, out),
+                Type::INT8 => value.to_sql(ty, out),
+                _ => Err(format!("a number where PostgreSQL expects {ty}").into()),
             },
             // PostgreSQL's text holds no zero byte.
             Value::Text(text) if text.contains('\0') => text.replace('\0', "\u{fffd}").to_sql(ty, out),
@@ -213,7 +255,9 @@ impl ToSql for Value {
 impl Link for PostgresLink {
     fn begin_writing(&mut self) -> Answer<()> {
         let tells = if self.target.tells { "; INSERT INTO moves (replica) VALUES (0)" } else { "" };
-        self.begin(&format!("BEGIN; SELECT pg_advisory_xact_lock({WRITING}){tells}"))
+        // A snapshot that is older than the lock would show what was.
+        let how = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+        self.begin(&format!("{how}; SELECT pg_advisory_xact_lock({WRITING}){tells}"))
     }
 
     fn begin_reading(&mut self) -> Answer<()> {
@@ -228,12 +272,13 @@ impl Link for PostgresLink {
     }
 
     fn is_undone(&self) -> bool {
-        self.connected.as_ref().is_none_or(|connected| connected.client.is_closed())
+        self.connected.as_ref().is_none_or(|connected| connected.broken.get() || connected.client.is_closed())
     }
 
     /// When the connection breaks meanwhile, nobody knows: the verbs find out when they are asked again.
     fn commit(&mut self) -> Answer<()> {
-        let committed = self.run("COMMIT");
+        // A transaction that an error ended takes no SELECT; a mere COMMIT would roll it back and say nothing.
+        let committed = if self.is_undone() { Err(away()) } else { self.run("SELECT 1; COMMIT") };
         if committed.is_err() {
             self.connected = None;
         }
@@ -241,7 +286,7 @@ impl Link for PostgresLink {
     }
 
     fn roll_back(&mut self) {
-        if self.run("ROLLBACK").is_err() {
+        if self.is_undone() || self.run("ROLLBACK").is_err() {
             self.connected = None;
         }
     }
@@ -262,18 +307,38 @@ impl Session for Away {
     fn replica(&self) -> i64 {
         0
     }
+
+    fn beat(&self) -> Result<()> {
+        Err(away().into())
+    }
 }
 
 /// What PostgreSQL says, in the words of [`StoreError`]; it never repeats the connection string.
 pub fn of(error: &tokio_postgres::Error) -> StoreError {
+    let cause = error.source().map(ToString::to_string);
     match error.code() {
+        _ if is_away(error) => StoreError::Away(cause.unwrap_or_else(|| error.to_string())),
         Some(code) if *code == SqlState::DISK_FULL => StoreError::Full,
         Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
             StoreError::Failed("PostgreSQL takes no writes: it is a standby, or set read-only".to_owned())
         }
         _ => {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
             StoreError::Failed(format!("PostgreSQL: {error}{cause}"))
         }
+    }
+}
+
+/// No connection, a broken one, or a server that starts or stops.
+fn is_away(error: &tokio_postgres::Error) -> bool {
+    let starting_or_stopping = [
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::TOO_MANY_CONNECTIONS,
+    ];
+    match error.code() {
+        Some(code) => starting_or_stopping.contains(code),
+        None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
     }
 }

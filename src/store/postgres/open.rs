@@ -8,7 +8,7 @@ use postgres_native_tls::MakeTlsConnector;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-use super::link::{PostgresLink, Target};
+use super::link::{CONNECT, PostgresLink, Target};
 use crate::store::StoreError;
 use crate::store::sql::{Fault, Link, Row, Value};
 
@@ -59,7 +59,7 @@ fn parse(url: &str) -> Result<(Config, Tls), String> {
         Some(_) => return Err("sslmode is disable or verify-full, which is the default beyond this machine".to_owned()),
     };
     config.ssl_mode(if tls == Tls::Off { SslMode::Disable } else { SslMode::Require });
-    config.application_name("callboard").connect_timeout(Duration::from_secs(5));
+    config.application_name("callboard").connect_timeout(CONNECT);
     config.keepalives_idle(Duration::from_secs(10)).tcp_user_timeout(Duration::from_secs(10));
     Ok((config, tls))
 }
@@ -75,7 +75,9 @@ pub fn target(url: &str) -> Answer<Target> {
     if let Tls::Verified { roots: Some(file) } = &tls {
         let unusable = |said: String| StoreError::Open(format!("sslrootcert {file}: {said}"));
         let text = std::fs::read(Path::new(file)).map_err(|error| unusable(error.kind().to_string()))?;
-        connector.add_root_certificate(Certificate::from_pem(&text).map_err(|error| unusable(error.to_string()))?);
+        for root in Certificate::stack_from_pem(&text).map_err(|error| unusable(error.to_string()))? {
+            connector.add_root_certificate(root);
+        }
     }
     let connector = connector.build().map_err(|error| StoreError::Open(format!("TLS: {error}")))?;
     let host = match config.get_hosts().first() {

@@ -24,6 +24,9 @@ const UNREADABLE: &str = "its change can't be read";
 pub fn claim(session: &dyn Session, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims> {
     let mut claim = Claim { session, now, policy, next_at: None, accounts: HashMap::new(), under_way: HashMap::new() };
     let candidates = claim.candidates()?;
+    if !candidates.is_empty() {
+        session.beat()?;
+    }
     let (mut claimed, mut probes) = (Vec::new(), 0);
     for candidate in candidates {
         if claimed.len() >= room.messages {

@@ -27,10 +27,10 @@ pub use self::settles::recover;
 use self::statements as sql;
 pub use self::writer::Writer;
 use super::{
-    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Loaded, Overview, PlaceRow, Policy, Poll, Recorded,
-    Room, Settlement, Store, StoreError, Subscribed, Told,
+    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Loaded, Overview, PlaceRow, Policy, Poll,
+    Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told,
 };
-use crate::model::{Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey};
+use crate::model::{Clock, Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey};
 
 /// Rows that one transaction of [`Store::prune`] deletes.
 const PRUNED_AT_ONCE: i64 = 500;
@@ -64,13 +64,25 @@ pub trait Engine: Send + Sync + 'static {
     fn readers(&self) -> &Readers<Self::Link>;
 
     /// See [`Overview::recovered`].
-    fn recovered(&self) -> &[(Destination, u64)];
+    fn recovered(&self) -> Vec<(Destination, u64)>;
 
     /// See [`Store::probe`].
     async fn probe(&self) -> std::result::Result<(), StoreError>;
 
     /// See [`Store::verify`].
     async fn verify(&self) -> std::result::Result<(), StoreError>;
+
+    /// See [`Store::hold`].
+    async fn hold(&self, names: &[String]) -> std::result::Result<Held, StoreError>;
+
+    /// See [`Store::retire`].
+    async fn retire(&self) -> std::result::Result<(), StoreError>;
+
+    /// See [`Store::clock`].
+    fn clock(&self) -> Option<Clock>;
+
+    /// See [`Store::share`].
+    async fn share(&self, name: &str, change: Sharing) -> std::result::Result<(), StoreError>;
 
     /// See [`Store::changed_elsewhere`].
     async fn changed_elsewhere(&self) -> std::result::Result<bool, StoreError>;
@@ -140,7 +152,7 @@ impl<E: Engine> Store for Database<E> {
         self.write(move |session| claims::claim(session, now, room, &policy)).await
     }
 
-    async fn release(&self, under_way: &[Uuid]) -> Answer<()> {
+    async fn release(&self, under_way: &[(Uuid, u32)]) -> Answer<()> {
         let under_way = under_way.to_vec();
         self.write(move |session| settles::release(session, &under_way)).await
     }
@@ -200,9 +212,25 @@ impl<E: Engine> Store for Database<E> {
         self.0.verify().await
     }
 
+    async fn hold(&self, names: &[String]) -> Answer<Held> {
+        self.0.hold(names).await
+    }
+
+    async fn retire(&self) -> Answer<()> {
+        self.0.retire().await
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        self.0.clock()
+    }
+
+    async fn share(&self, name: &str, change: Sharing) -> Answer<()> {
+        self.0.share(name, change).await
+    }
+
     async fn overview(&self) -> Answer<Overview> {
         let overview = self.read(reads::overview).await?;
-        Ok(Overview { recovered: self.0.recovered().to_vec(), ..overview })
+        Ok(Overview { recovered: self.0.recovered(), ..overview })
     }
 
     async fn changed_elsewhere(&self) -> Answer<bool> {

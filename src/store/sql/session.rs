@@ -34,6 +34,9 @@ pub trait Session {
 
     /// Who claims by it, where several processes do.
     fn replica(&self) -> i64;
+
+    /// Says that whoever claims by it lives. What it claims is left alone for as long as it is heard of.
+    fn beat(&self) -> Result<()>;
 }
 
 impl dyn Session + '_ {

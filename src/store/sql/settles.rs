@@ -25,7 +25,9 @@ pub fn settle(session: &dyn Session, settlement: &Settlement, policy: &Arc<dyn P
     let label = settlement.outcome.label();
     let attempt = values![lead.number, settlement.attempt, started_at, ended_at, label, reason];
     session.execute(sql::SETTLE_ATTEMPT, attempt)?;
-    if lead.state == "in_flight" && lead.attempt == settlement.attempt {
+    // Taken for lost meanwhile, and not tried again since: it arrived all the same.
+    let late = lead.state == "unknown" && settlement.next == Next::Delivered;
+    if (lead.state == "in_flight" || late) && lead.attempt == settlement.attempt {
         follow(session, &lead, settlement, reason)?;
         remember(session, &lead, settlement, policy)?;
     }
@@ -43,11 +45,14 @@ pub fn recover(session: &dyn Session, replica: i64) -> Result<Vec<(Destination, 
 }
 
 /// What was claimed, and its claimer never heard of it, is claimed again.
-pub fn release(session: &dyn Session, under_way: &[Uuid]) -> Result<()> {
-    let under_way: BTreeSet<String> = under_way.iter().map(Uuid::to_string).collect();
+pub fn release(session: &dyn Session, under_way: &[(Uuid, u32)]) -> Result<()> {
+    let under_way: BTreeSet<(String, u32)> = under_way.iter().map(|(id, attempt)| (id.to_string(), *attempt)).collect();
     let in_flight: Vec<(i64, u32, String)> = session
         .all(sql::ALL_IN_FLIGHT, values![session.replica()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    for (number, attempt, _) in in_flight.into_iter().filter(|(_, _, id)| !under_way.contains(id)) {
+    for (number, attempt, id) in in_flight {
+        if under_way.contains(&(id, attempt)) {
+            continue;
+        }
         session.execute(sql::RELEASE_ATTEMPT, values![number, attempt, UNHEARD])?;
         session.execute(sql::RELEASE_DELIVERY, values![number, UNHEARD])?;
     }

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,8 +15,10 @@ use crate::store::StoreError;
 
 /// Operations that may wait; the next one's caller waits instead.
 const QUEUE: usize = 1_024;
-/// Operations in one transaction.
+/// Operations in one transaction …
 const BATCH: usize = 128;
+/// … which ends after this time, whatever is left: others may wait for their turn.
+const TURN: Duration = Duration::from_millis(500);
 
 /// Runs inside the transaction, or hears why there is none.
 type Job = Box<dyn FnOnce(Answer<&dyn Link>) -> Ran + Send>;
@@ -146,13 +149,14 @@ fn run<L: Link>(shared: &Shared<L>, batch: Vec<Job>) {
     }
 }
 
-/// Runs jobs until none is left or the transaction is undone, commits and answers.
+/// Runs jobs until none is left, the turn is over or the transaction is undone, commits and answers.
 fn transaction(link: &mut dyn Link, jobs: &mut dyn Iterator<Item = Job>) -> Answer<()> {
     if let Err(error) = link.begin_writing() {
         refuse(jobs, &error);
         return Err(error);
     }
-    let transaction = RolledBack { link };
+    let mut transaction = Begun { link, ended: false };
+    let until = Instant::now() + TURN;
     let mut done: Vec<Ran> = Vec::new();
     for job in jobs {
         let ran = job(Ok(&*transaction.link));
@@ -165,20 +169,25 @@ fn transaction(link: &mut dyn Link, jobs: &mut dyn Iterator<Item = Job>) -> Answ
             answer(done, &Err(error.clone()));
             return Err(error);
         }
+        if Instant::now() >= until {
+            break;
+        }
     }
+    transaction.ended = true;
     let committed = transaction.link.commit();
     answer(done, &committed);
     committed
 }
 
-/// Whatever ends it, an operation that panics too.
-struct RolledBack<'a> {
+/// Rolled back, whatever ends it, an operation that panics too, unless it was committed.
+struct Begun<'a> {
     link: &'a mut dyn Link,
+    ended: bool,
 }
 
-impl Drop for RolledBack<'_> {
+impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        if !self.link.is_undone() {
+        if !self.ended {
             self.link.roll_back();
         }
     }

@@ -48,6 +48,10 @@ impl Session for SqliteLink {
     fn replica(&self) -> i64 {
         0
     }
+
+    fn beat(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl ToSql for Value {
@@ -88,15 +92,21 @@ impl Link for SqliteLink {
     }
 
     fn commit(&mut self) -> std::result::Result<(), StoreError> {
-        self.connection.execute_batch("COMMIT").map_err(|error| {
+        let committed = self.connection.execute_batch("COMMIT").map_err(|error| {
             // Nobody knows what the disk holds.
             if sync_failed(&error) { StoreError::Broken } else { self.faults.of(&error) }
-        })
+        });
+        if committed.is_err() {
+            self.roll_back();
+        }
+        committed
     }
 
     fn roll_back(&mut self) {
-        if let Err(error) = self.run("ROLLBACK") {
-            tracing::debug!(%error, "nothing to roll back");
+        if !self.is_undone()
+            && let Err(error) = self.run("ROLLBACK")
+        {
+            tracing::debug!(%error, "a transaction can't be rolled back");
         }
     }
 }

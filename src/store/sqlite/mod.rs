@@ -14,8 +14,8 @@ pub use self::link::SqliteLink;
 use self::open::Found;
 pub use self::open::migrate;
 use super::sql::{Database, Engine, Readers, Row, Session, Writer, blocking};
-use super::{Role, StoreError};
-use crate::model::Destination;
+use super::{Held, Role, Sharing, StoreError};
+use crate::model::{Clock, Destination};
 
 pub struct Sqlite {
     // Closed before the writer, so that the writer, closing last, folds the log into the file.
@@ -54,8 +54,8 @@ impl Engine for Sqlite {
         &self.readers
     }
 
-    fn recovered(&self) -> &[(Destination, u64)] {
-        &self.recovered
+    fn recovered(&self) -> Vec<(Destination, u64)> {
+        self.recovered.clone()
     }
 
     /// Writes what stands there already: it reaches the disk all the same, or fails as any write would.
@@ -70,6 +70,22 @@ impl Engine for Sqlite {
     async fn verify(&self) -> Result<(), StoreError> {
         let (path, faults) = (self.path.clone(), self.faults.clone());
         blocking(move || open::verify(&path, &faults)).await?
+    }
+
+    async fn hold(&self, names: &[String]) -> Result<Held, StoreError> {
+        Ok(Held::all(names))
+    }
+
+    async fn retire(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn clock(&self) -> Option<Clock> {
+        None
+    }
+
+    async fn share(&self, _: &str, _: Sharing) -> Result<(), StoreError> {
+        Err(StoreError::Failed("nobody else serves from it".to_owned()))
     }
 
     async fn changed_elsewhere(&self) -> Result<bool, StoreError> {

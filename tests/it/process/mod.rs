@@ -4,6 +4,7 @@ mod damage;
 mod disk;
 mod kills;
 mod nth;
+mod replicas;
 mod sinks;
 mod starts;
 mod stops;
@@ -39,8 +40,10 @@ struct Place {
     sink: Sink,
     listen: SocketAddr,
     folder: tempfile::TempDir,
-    /// Where the store's file is.
+    /// Where the store's file is, unless it is at a server.
     home: PathBuf,
+    /// `store.url` of a server.
+    server: Option<String>,
     /// What comes before the program on its command line.
     prefix: Vec<String>,
     http: reqwest::Client,
@@ -64,7 +67,19 @@ impl Place {
         Place::of(folder, home, hooks).await
     }
 
+    /// The same, with the store at this server.
+    async fn at_server(url: String, hooks: &[&str]) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().to_owned();
+        Place::with_store(folder, home, Some(url), hooks).await
+    }
+
     async fn of(folder: tempfile::TempDir, home: PathBuf, hooks: &[&str]) -> Place {
+        Place::with_store(folder, home, None, hooks).await
+    }
+
+    async fn with_store(folder: tempfile::TempDir, home: PathBuf, server: Option<String>, hooks: &[&str]) -> Place {
+        let store = server.clone().unwrap_or_else(|| format!("sqlite:{}/callboard.db", home.display()));
         let world = World::new(KEY, SECRET);
         world.add_workspace(PROJECT);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -78,7 +93,7 @@ impl Place {
 [server]
 listen = "{listen}"
 [store]
-url = "sqlite:{home}/callboard.db"
+url = "{store}"
 [dataworks]
 endpoint = "{endpoint}"
 credentials = {{ access_key_id = "{KEY}", access_key_secret = "{SECRET}" }}
@@ -94,8 +109,7 @@ channels = {hooks:?}
 on = ["started", "stage", "finished"]
 [network]
 allow_private = ["127.0.0.0/8"]
-"#,
-            home = home.display()
+"#
         );
         for hook in hooks {
             let url = sink.webhook(hook, None);
@@ -103,7 +117,14 @@ allow_private = ["127.0.0.0/8"]
         }
         std::fs::write(folder.path().join("callboard.toml"), config).unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Place { world, sink, listen, folder, home, prefix: Vec::new(), http, _stop: stop.drop_guard() }
+        Place { world, sink, listen, folder, home, server, prefix: Vec::new(), http, _stop: stop.drop_guard() }
+    }
+
+    /// More of the configuration.
+    fn configure(&self, more: &str) {
+        let path = self.folder.path().join("callboard.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, config + more).unwrap();
     }
 
     fn log(&self) -> String {
@@ -145,7 +166,11 @@ allow_private = ["127.0.0.0/8"]
     }
 
     async fn page(&self, path: &str) -> Option<(u16, String)> {
-        let answer = self.http.get(format!("http://{}{path}", self.listen)).send().await.ok()?;
+        self.page_at(self.listen, path).await
+    }
+
+    async fn page_at(&self, listen: SocketAddr, path: &str) -> Option<(u16, String)> {
+        let answer = self.http.get(format!("http://{listen}{path}")).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
@@ -193,7 +218,8 @@ allow_private = ["127.0.0.0/8"]
     }
 
     fn settings(&self) -> Settings {
-        Settings::of(format!("sqlite:{}/callboard.db", self.home.display()))
+        let file = || format!("sqlite:{}/callboard.db", self.home.display());
+        Settings::of(self.server.clone().unwrap_or_else(file))
     }
 
     /// Once no process holds it.
@@ -233,8 +259,12 @@ impl Process {
     }
 
     fn terminate(&mut self) {
+        self.signal("-TERM");
+    }
+
+    fn signal(&mut self, name: &str) {
         let id = self.child().id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
     async fn exit(&mut self) -> ExitStatus {

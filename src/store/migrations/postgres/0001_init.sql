@@ -122,11 +122,26 @@ INSERT INTO ledger VALUES (1, 0, 0, 0, 0, 0, 0);
 -- Who serves, and when each was last heard of, by the clock of the database.
 CREATE TABLE replicas (
     id      BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- it was heard of without a gap since then
+    since   TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     seen_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
 );
 
+-- What one replica at a time tends: `workspace:KEY` polls it, `surface:NAME` is connected.
+CREATE TABLE leases (
+    name    TEXT COLLATE "C" PRIMARY KEY,
+    replica BIGINT NOT NULL,
+    until   TIMESTAMPTZ NOT NULL
+);
+
+-- What all replicas keep together, as JSON: the call budget of each region.
+CREATE TABLE shared (
+    name  TEXT COLLATE "C" PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
 -- What the replicas keep in memory and who moved it, for the others. Its numbers are in order of commit, because
--- transactions that write don't overlap. Rows are kept for an hour.
+-- transactions that write don't overlap. Rows are kept for five minutes.
 CREATE TABLE moves (
     number       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at           TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
@@ -136,6 +151,8 @@ CREATE TABLE moves (
     run          TEXT COLLATE "C",
     subscription TEXT COLLATE "C"
 );
+
+CREATE INDEX moves_at ON moves (at);
 
 CREATE FUNCTION moved() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -148,7 +165,6 @@ BEGIN
         WHEN 'runs' THEN INSERT INTO moves (replica, workspace, run) VALUES (mine, it.workspace, it.run);
         WHEN 'workspaces' THEN INSERT INTO moves (replica, workspace) VALUES (mine, it.key);
     END CASE;
-    PERFORM pg_notify('callboard', mine::text);
     RETURN NULL;
 END $$;
 
