@@ -18,6 +18,8 @@ use crate::tracker::Tracker;
 
 /// Between two times that a process says that it serves; several fit into a lease.
 const INTERVAL: Duration = Duration::from_millis(1500);
+/// An answer may wait for the turns of other replicas; one that takes longer may come after the lease.
+const ANSWER: Duration = Duration::from_secs(4);
 
 pub struct Tending {
     store: Arc<dyn Store>,
@@ -73,7 +75,7 @@ impl Tending {
         let mut heard = Instant::now();
         while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
             let asked = Instant::now();
-            match tokio::time::timeout(INTERVAL, self.look()).await {
+            match tokio::time::timeout(ANSWER, self.look()).await {
                 Ok(Ok(())) => heard = asked,
                 failed => {
                     tracing::debug!(?failed, "what this process may tend is not known");

@@ -45,7 +45,8 @@ fn parse(url: &str) -> Result<(Config, Tls), String> {
     let example = "write it like postgres://USER:PASSWORD@HOST/DATABASE";
     let mut config: Config =
         url.parse().map_err(|_| format!("it is no address of a PostgreSQL database; {example}"))?;
-    if config.get_hosts().is_empty() {
+    let is_nowhere = |host: &Host| matches!(host, Host::Tcp(name) if name.is_empty());
+    if config.get_hosts().is_empty() || config.get_hosts().iter().any(is_nowhere) {
         return Err(format!("it names no host; {example}"));
     }
     let is_near = |host: &Host| match host {
@@ -158,8 +159,12 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_without_repeating_it() {
-        for url in ["postgres://u:hunter2@", "postgres://u:hunter2@h:port/c", "postgres://u:hunter2@h/c?sslmode=prefer"]
-        {
+        for url in [
+            "postgres:///c?host=&password=hunter2",
+            "postgres://u:hunter2@",
+            "postgres://u:hunter2@h:port/c",
+            "postgres://u:hunter2@h/c?sslmode=prefer",
+        ] {
             let said = check(url).unwrap_err();
             assert!(!said.contains("hunter2") && !said.is_empty(), "{said}");
         }
