@@ -16,6 +16,7 @@ use url::Url;
 
 pub use self::outages::Outages;
 pub use self::tending::Tending;
+use crate::access::Access;
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, Context};
 use crate::config::{Config, nearest};
@@ -33,7 +34,7 @@ use crate::settings::{Problem, SecretError, quoted};
 use crate::sources::Source;
 use crate::sources::dataworks::DataWorks;
 use crate::store::{self, PlaceRow, Role, Store, StoreError};
-use crate::surfaces::{self, Ask, Inbox, Surface};
+use crate::surfaces::{self, Ask, Hook, Inbox, Surface};
 use crate::tracker::{Spans, Tracker};
 
 /// Between two looks whether another process wrote to the store.
@@ -104,11 +105,7 @@ impl App {
         let clock = store.clock().unwrap_or(clock);
         let now = clock();
         let renderer = renderer(&config.templates);
-        let (mut outlets, mut surfaces) = ways(config, &net, &metrics, &clock)?;
-        if let Some(Terminal { surface, channel }) = terminal {
-            outlets.rooms.insert(surfaces::console::NAME.to_owned(), Outlet::of(channel));
-            surfaces.push((surfaces::console::NAME, surface));
-        }
+        let Ways { outlets, surfaces, hooks } = ways(config, &net, &metrics, &clock)?.with(terminal);
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
@@ -134,6 +131,7 @@ impl App {
             hurry: Box::new(move |workspace, now| hurried.hurry(workspace, now)),
             store: Arc::clone(&store),
             configuration: configuration(outlets.clone()),
+            access: Arc::new(Access::new(config.access.clone())),
         };
         let pages = Pages {
             tracker: Arc::clone(&tracker),
@@ -146,6 +144,7 @@ impl App {
             clock: Arc::clone(&clock),
             draining: false.into(),
             configuration: configuration(outlets.clone()),
+            hooks,
         };
         let (inbox, asked) = Inbox::new();
         Ok(App {
@@ -359,13 +358,24 @@ pub fn dataworks(config: &Config, net: &Net) -> Result<DataWorks, AppError> {
     Ok(DataWorks::new(settings, client.clone(), chain.clone()).map_err(|problem| problem.under("dataworks"))?)
 }
 
+struct Ways {
+    outlets: Outlets,
+    surfaces: Vec<NamedSurface>,
+    hooks: HashMap<&'static str, Arc<dyn Hook>>,
+}
+
+impl Ways {
+    fn with(mut self, terminal: Option<Terminal>) -> Ways {
+        if let Some(Terminal { surface, channel }) = terminal {
+            self.outlets.rooms.insert(surfaces::console::NAME.to_owned(), Outlet::of(channel));
+            self.surfaces.push((surfaces::console::NAME, surface));
+        }
+        self
+    }
+}
+
 /// Every configured way out and in.
-fn ways(
-    config: &Config,
-    net: &Net,
-    metrics: &Arc<Metrics>,
-    clock: &Clock,
-) -> Result<(Outlets, Vec<NamedSurface>), AppError> {
+fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Ways, AppError> {
     let mut channels = HashMap::new();
     for (name, settings) in &config.channels {
         channels.insert(name.clone(), outlet(name, settings, net)?);
@@ -393,7 +403,7 @@ fn ways(
         let surface = surface.with_clock(Arc::clone(clock));
         surfaces.push((surfaces::discord::NAME, Arc::new(surface)));
     }
-    Ok((outlets, surfaces))
+    Ok(Ways { outlets, surfaces, hooks: HashMap::new() })
 }
 
 /// What a process that died was sending may have arrived: an unknown outcome like any other.

@@ -18,6 +18,8 @@ pub mod diff;
 
 pub mod schedule;
 
+pub mod access;
+
 pub mod delivery;
 
 pub mod sources;

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::net::TcpStream;
 use url::{Host, Url};
 
 /// `[network]`
@@ -73,6 +74,42 @@ impl Net {
         self.guard.check(url)?;
         Ok(if is_plain_https(url) { &self.anywhere } else { &self.private })
     }
+
+    /// A connection for something else than requests: `wss` is judged like https, `ws` like http.
+    pub async fn connect(&self, url: &Url) -> Result<TcpStream, Unreachable> {
+        let mut judged = url.clone();
+        let scheme = match url.scheme() {
+            "wss" => "https",
+            "ws" => "http",
+            _ => return Err(Refused::Scheme.into()),
+        };
+        judged.set_scheme(scheme).map_err(|()| Refused::Scheme)?;
+        self.guard.check(&judged)?;
+        let port = judged.port_or_known_default().ok_or(Refused::Scheme)?;
+        let addresses = match judged.host().ok_or(Refused::Scheme)? {
+            Host::Ipv4(address) => vec![SocketAddr::from((address, port))],
+            Host::Ipv6(address) => vec![SocketAddr::from((address, port))],
+            Host::Domain(name) => {
+                let found = tokio::net::lookup_host((name, port)).await.map_err(|_| NoAddress)?;
+                self.guard.choose(name, found.collect(), !is_plain_https(&judged))?
+            }
+        };
+        let connected = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(addresses.as_slice())).await;
+        connected.map_err(|_| Unreachable::Late)?.map_err(|error| Unreachable::Failed(error.kind()))
+    }
+}
+
+/// Why there is no connection. Names no URL.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreachable {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    NoAddress(#[from] NoAddress),
+    #[error("no connection in time")]
+    Late,
+    #[error("no connection could be made: {0}")]
+    Failed(std::io::ErrorKind),
 }
 
 fn client(resolver: Resolver, deadline: Duration) -> Result<reqwest::Client, NetError> {

@@ -216,13 +216,7 @@ impl Guide {
 
     async fn type_for_them(&self, inbox: &Inbox, text: String) {
         self.screen.say(&format!("{DIM}>{RESET} {text}\n"));
-        let request = Request {
-            surface: console::NAME.to_owned(),
-            room: console::NAME.to_owned(),
-            user: "demo".to_owned(),
-            text,
-            at: Timestamp::now(),
-        };
+        let request = Request { asker: console::asker(), locale: String::new(), text, at: Timestamp::now() };
         if let Ok(reply) = inbox.ask(request).await {
             self.screen.say(&format!("{}\n\n", console::written(&reply.text)));
         }

@@ -222,6 +222,10 @@ impl Add {
             creators: self.creators,
             template: self.template,
             by: "cli".to_owned(),
+            roles: Vec::new(),
+            until: None,
+            muted: None,
+            stopped: None,
             created_at: now,
         }
     }

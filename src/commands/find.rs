@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use url::Url;
 
-use super::{CommandError, Context, words};
+use super::{Call, CommandError, Context, words};
 use crate::meter::CallError;
 use crate::model::{RunId, Snapshot, Text, Timestamp, Workspace, elapsed};
 use crate::schedule::Purpose;
@@ -31,9 +31,10 @@ pub struct Found {
 }
 
 /// Looks where the tracker knows the run, then asks each workspace that may be meant.
-pub async fn find(context: &Context, typed: &str, workspace: &str, now: Timestamp) -> Result<Found, CommandError> {
+pub async fn find(context: &Context, call: &Call<'_>, typed: &str, workspace: &str) -> Result<Found, CommandError> {
+    let now = call.now();
     let Meant { id, project_id } = read(typed)?;
-    let candidates = candidates(context, workspace, project_id)?;
+    let candidates = candidates(call.visible(context)?, workspace, project_id)?;
     if let Some(found) = known(context, &id, &candidates)? {
         return Ok(found);
     }
@@ -83,17 +84,16 @@ pub fn read(typed: &str) -> Result<Meant, CommandError> {
     }
 }
 
-fn candidates(context: &Context, name: &str, project_id: Option<i64>) -> Result<Vec<Workspace>, CommandError> {
-    let all = &context.workspaces;
+fn candidates(all: Vec<Workspace>, name: &str, project_id: Option<i64>) -> Result<Vec<Workspace>, CommandError> {
     if !name.is_empty() {
         let named = all.iter().find(|workspace| workspace.name.eq_ignore_ascii_case(name)).cloned();
-        return named.map(|workspace| vec![workspace]).ok_or_else(|| no_workspace(all, name));
+        return named.map(|workspace| vec![workspace]).ok_or_else(|| no_workspace(&all, name));
     }
     let linked: Vec<_> = all.iter().filter(|w| project_id.is_none_or(|id| id == w.project_id)).cloned().collect();
     if linked.is_empty() {
         return Err(CommandError::user(format!(
             "That link belongs to a workspace I don't follow. I follow {}.",
-            names(all)
+            names(&all)
         )));
     }
     Ok(linked)

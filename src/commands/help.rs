@@ -3,10 +3,10 @@
 use futures_util::FutureExt;
 
 use super::{CATALOG, Call, Command, CommandError, Context, usage};
-use crate::model::{CommandInfo, Reply, Text};
+use crate::model::{CommandInfo, Reply, Role, Text};
 
 pub const COMMAND: Command = Command {
-    info: CommandInfo { name: "help", about: "Say what I can do", args: &[] },
+    info: CommandInfo { name: "help", about: "Say what I can do", args: &[], options: &[], role: Role::Viewer },
     run: |context, call| help(context, call).boxed(),
 };
 
@@ -16,5 +16,5 @@ async fn help(_: &Context, _: Call<'_>) -> Result<Reply, CommandError> {
     let text = CATALOG.iter().fold(Text::default().plain(intro), |text, info| {
         text.line().code(usage(info)).plain(format!(" {}", info.about))
     });
-    Ok(super::private(text))
+    Ok(Reply::to_asker(text))
 }

@@ -20,11 +20,13 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::access::Access;
 use crate::fate::Configuration;
 use crate::meter::Meter;
 use crate::metrics::{CommandLabels, Metrics};
 use crate::model::{
-    ArgInfo, CommandInfo, Destination, Reply, Request, RunState, Suggestion, Text, Timestamp, Workspace, WorkspaceKey,
+    ArgInfo, Asker, CommandInfo, Destination, OptionInfo, Reply, Request, Role, RunState, Subscription, Suggestion,
+    Text, Timestamp, Workspace, WorkspaceKey,
 };
 use crate::store::{Store, StoreError};
 use crate::surfaces::Ask;
@@ -66,6 +68,8 @@ struct Call<'a> {
     request: &'a Request,
     /// In the order of the command's arguments; those not given are empty.
     args: Vec<&'a str>,
+    /// The words of the form `name:value`, by the names of the command's options.
+    options: Vec<(&'static str, &'a str)>,
 }
 
 impl<'a> Call<'a> {
@@ -74,9 +78,55 @@ impl<'a> Call<'a> {
         self.args.get(index).copied().unwrap_or_default()
     }
 
+    /// The value behind `name:`.
+    #[expect(dead_code, reason = "no command has an option yet")]
+    fn option(&self, name: &str) -> Option<&'a str> {
+        self.options.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
+    }
+
+    fn asker(&self) -> &'a Asker {
+        &self.request.asker
+    }
+
     /// Where later messages of this room go.
     fn destination(&self) -> Destination {
-        Destination::Room { surface: self.request.surface.clone(), room: self.request.room.clone() }
+        let Asker { surface, room, .. } = self.asker();
+        Destination::Room { surface: surface.clone(), room: room.clone() }
+    }
+
+    /// The workspaces that the asker may know of from here; at least one.
+    fn visible(&self, context: &Context) -> Result<Vec<Workspace>, CommandError> {
+        let visible = context.visible(self.asker());
+        let nothing = "No workspace is open to you here. Whoever runs me can change that.";
+        if visible.is_empty() { Err(CommandError::user(nothing)) } else { Ok(visible) }
+    }
+
+    /// For a workspace that the asker may know of.
+    fn needs(&self, context: &Context, workspace: &Workspace, role: Role) -> Result<(), CommandError> {
+        if context.access.role(self.asker(), &workspace.name) >= Some(role) {
+            return Ok(());
+        }
+        let name = &workspace.name;
+        Err(CommandError::user(format!(
+            "You may look at {name} here, and no more. Whoever runs me can make you a {} of it.",
+            role.as_str()
+        )))
+    }
+
+    /// What this room has subscribed to, as far as the asker may know of it, oldest first.
+    fn watched_here(&self, context: &Context) -> Vec<Arc<Subscription>> {
+        let visible: Vec<WorkspaceKey> = context.visible(self.asker()).iter().map(Workspace::key).collect();
+        let mut here = context.tracker.in_destination(&self.destination());
+        here.retain(|subscription| visible.contains(subscription.scope.workspace()));
+        here
+    }
+
+    /// One's own, and a moderator what anybody began.
+    fn may_stop(&self, context: &Context, subscription: &Subscription) -> bool {
+        let Some(workspace) = context.workspace(subscription.scope.workspace()) else { return false };
+        let role = context.access.role(self.asker(), &workspace.name);
+        let is_own = subscription.by == self.asker().person();
+        role >= Some(Role::Moderator) || is_own && role >= Some(Role::Watcher)
     }
 
     fn now(&self) -> Timestamp {
@@ -96,9 +146,16 @@ pub struct Context {
     pub hurry: Hurry,
     pub store: Arc<dyn Store>,
     pub configuration: Configuration,
+    pub access: Arc<Access>,
 }
 
 impl Context {
+    /// The workspaces that somebody may know of.
+    fn visible(&self, asker: &Asker) -> Vec<Workspace> {
+        let is_visible = |workspace: &&Workspace| self.access.role(asker, &workspace.name).is_some();
+        self.workspaces.iter().filter(is_visible).cloned().collect()
+    }
+
     fn workspace(&self, key: &WorkspaceKey) -> Option<&Workspace> {
         self.workspaces.iter().find(|workspace| workspace.key() == *key)
     }
@@ -160,27 +217,23 @@ pub async fn answer(context: &Context, request: &Request) -> Reply {
     let mut typed = request.text.trim().trim_start_matches('/').split_whitespace();
     let name = typed.next().unwrap_or("help").to_ascii_lowercase();
     let Some(command) = COMMANDS.iter().find(|command| command.info.name == name) else {
-        return private(unknown(&name));
+        return Reply::to_asker(unknown(&name));
     };
-    let args: Vec<&str> = typed.collect();
-    let result = match misuse(&command.info, &args) {
-        Some(text) => Err(CommandError::User(text)),
-        None => {
-            let run = AssertUnwindSafe((command.run)(context, Call { request, args })).catch_unwind().await;
+    let result = match read(&command.info, typed) {
+        Err(text) => Err(CommandError::User(text)),
+        Ok((args, options)) => {
+            let call = Call { request, args, options };
+            let run = AssertUnwindSafe((command.run)(context, call)).catch_unwind().await;
             run.unwrap_or_else(|_| Err(CommandError::Internal("it panicked".to_owned())))
         }
     };
     let (outcome, reply) = match result {
         Ok(reply) => ("ok", reply),
-        Err(CommandError::User(text)) => ("refused", private(text)),
-        Err(CommandError::Internal(said)) => ("failed", private(apology(&command.info, &said))),
+        Err(CommandError::User(text)) => ("refused", Reply::to_asker(text)),
+        Err(CommandError::Internal(said)) => ("failed", Reply::to_asker(apology(&command.info, &said))),
     };
     context.metrics.commands.get_or_create(&CommandLabels { command: command.info.name, outcome }).inc();
     reply
-}
-
-fn private(text: Text) -> Reply {
-    Reply { text, private: true }
 }
 
 fn unknown(name: &str) -> Text {
@@ -190,6 +243,38 @@ fn unknown(name: &str) -> Text {
         Some(nearest) => said.plain("Did you mean ").code(format!("/{nearest}")).plain("?"),
         None => said.code("/help").plain(" lists what I can do."),
     }
+}
+
+/// The words behind a command's name.
+type Words<'a> = (Vec<&'a str>, Vec<(&'static str, &'a str)>);
+
+/// Which words are arguments and which are options, or what is wrong with them.
+fn read<'a>(info: &CommandInfo, typed: impl Iterator<Item = &'a str>) -> Result<Words<'a>, Text> {
+    let (mut args, mut options) = (Vec::new(), Vec::new());
+    for word in typed {
+        // A link holds a colon too.
+        let named = word.split_once(':').filter(|(_, value)| !value.starts_with("//"));
+        let Some((name, value)) = named.filter(|_| !info.options.is_empty()) else {
+            args.push(word);
+            continue;
+        };
+        let said = Text::default().code(words::cut(&format!("{name}:"), 32));
+        let Some(option) = info.options.iter().find(|option| option.name.eq_ignore_ascii_case(name)) else {
+            let nearest = text::nearest(name, info.options.iter().map(|option| option.name));
+            let meant = nearest.map_or_else(String::new, |nearest| format!(" Did you mean {nearest}:?"));
+            return Err(said.plain(" is nothing that I know.").plain(meant).plain(" Usage: ").code(usage(info)));
+        };
+        if value.is_empty() || options.iter().any(|(own, _)| *own == option.name) {
+            let wrong = if value.is_empty() {
+                " needs a value behind the colon, for example "
+            } else {
+                " is given twice; write it once, like "
+            };
+            return Err(said.plain(wrong).code(format!("{}:{}", option.name, option.example)).plain("."));
+        }
+        options.push((option.name, value));
+    }
+    misuse(info, &args).map_or(Ok((args, options)), Err)
 }
 
 /// What is wrong with the arguments, if anything.
@@ -205,10 +290,12 @@ fn misuse(info: &CommandInfo, args: &[&str]) -> Option<Text> {
         .then(|| usage(Text::default().code(format!("/{}", info.name)).plain(" takes fewer words than that.")))
 }
 
-/// `/watch <run> [workspace]`
+/// `/watch <run> [workspace] [for:3d]`
 pub fn usage(info: &CommandInfo) -> String {
     let arg = |arg: &ArgInfo| if arg.required { format!(" <{}>", arg.name) } else { format!(" [{}]", arg.name) };
-    std::iter::once(format!("/{}", info.name)).chain(info.args.iter().map(arg)).collect()
+    let option = |option: &OptionInfo| format!(" [{}:{}]", option.name, option.example);
+    let name = std::iter::once(format!("/{}", info.name));
+    name.chain(info.args.iter().map(arg)).chain(info.options.iter().map(option)).collect()
 }
 
 /// Our fault: told neutrally, with a reference that finds the log line.
@@ -222,12 +309,13 @@ fn apology(info: &CommandInfo, said: &str) -> Text {
 async fn suggest(context: &Context, request: &Request) -> Vec<Suggestion> {
     let typed = request.text.split_whitespace().nth(1).unwrap_or_default().to_lowercase();
     // Where nobody watches, the polls come too seldom to show what has just begun.
-    let mut stalest: Vec<&Workspace> = context.workspaces.iter().collect();
+    let visible = context.visible(&request.asker);
+    let mut stalest: Vec<&Workspace> = visible.iter().collect();
     stalest.sort_by_key(|workspace| context.tracker.freshness(&workspace.key(), None).seen_at);
     let refreshed = stalest.into_iter().take(REFRESHED);
     join_all(refreshed.map(|workspace| find::refresh(context, workspace, SUGGESTED_FROM, request.at))).await;
     let mut found = Vec::new();
-    for workspace in &context.workspaces {
+    for workspace in &visible {
         for run in context.tracker.recent(&workspace.key()) {
             let label = words::label(workspace, &run.snapshot);
             if label.to_lowercase().contains(&typed) || run.snapshot.id.as_str().starts_with(&typed) {

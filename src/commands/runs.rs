@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::{Call, Command, CommandError, Context, find, words};
-use crate::model::{CommandInfo, Reply, Text, Tone};
+use crate::model::{CommandInfo, Reply, Role, Text, Tone};
 
 /// Lines for one workspace at most.
 const SHOWN: usize = 8;
@@ -16,16 +16,23 @@ const WORKSPACES: usize = 4;
 const FRESH: Duration = Duration::from_secs(30);
 
 pub const COMMAND: Command = Command {
-    info: CommandInfo { name: "runs", about: "List recent runs", args: &[super::WORKSPACE] },
+    info: CommandInfo {
+        name: "runs",
+        about: "List recent runs",
+        args: &[super::WORKSPACE],
+        options: &[],
+        role: Role::Viewer,
+    },
     run: |context, call| runs(context, call).boxed(),
 };
 
 async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
     let name = call.arg(0);
-    let named = context.workspaces.iter().filter(|w| name.is_empty() || w.name.eq_ignore_ascii_case(name));
+    let visible = call.visible(context)?;
+    let named = visible.iter().filter(|w| name.is_empty() || w.name.eq_ignore_ascii_case(name));
     let workspaces: Vec<_> = named.collect();
     if workspaces.is_empty() {
-        return Err(find::no_workspace(&context.workspaces, name));
+        return Err(find::no_workspace(&visible, name));
     }
     let mut text = Text::default();
     let shown = workspaces.iter().take(WORKSPACES);
@@ -55,5 +62,5 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
         let others = workspaces.iter().skip(WORKSPACES).map(|w| w.name.as_str()).collect::<Vec<_>>().join(", ");
         text = text.line().plain(format!("Also: {others}. Name one: ")).code("/runs <workspace>");
     }
-    Ok(super::private(text))
+    Ok(Reply::to_asker(text))
 }

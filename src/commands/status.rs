@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use super::find::{Found, find};
 use super::{Call, Command, CommandError, Context, words};
 use crate::diff;
-use crate::model::{ArgInfo, CommandInfo, Reply, RunState, Status, Text, Tone};
+use crate::model::{ArgInfo, CommandInfo, Reply, Role, RunState, Status, Text, Tone};
 use crate::tracker::Freshness;
 
 pub const COMMAND: Command = Command {
@@ -21,13 +21,15 @@ pub const COMMAND: Command = Command {
             },
             super::WORKSPACE,
         ],
+        options: &[],
+        role: Role::Viewer,
     },
     run: |context, call| status(context, call).boxed(),
 };
 
 async fn status(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
     let now = call.now();
-    let Found { workspace, id, snapshot } = find(context, call.arg(0), call.arg(1), now).await?;
+    let Found { workspace, id, snapshot } = find(context, &call, call.arg(0), call.arg(1)).await?;
     let key = workspace.key();
     let known = context.tracker.state(&key, &id);
     let (state, freshness) = match (snapshot, known) {
@@ -51,7 +53,7 @@ async fn status(context: &Context, call: Call<'_>) -> Result<Reply, CommandError
         (false, 0) => " Nobody watches it.".to_owned(),
         (false, more) => format!(" Not watched here, but in {more} other places."),
     });
-    Ok(super::private(text))
+    Ok(Reply::to_asker(text))
 }
 
 fn stages(state: &RunState, call: &Call<'_>) -> Text {

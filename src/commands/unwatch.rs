@@ -6,13 +6,15 @@ use futures_util::FutureExt;
 
 use super::find::read;
 use super::{Call, Command, CommandError, Context, words};
-use crate::model::{ArgInfo, CommandInfo, Reply, RunId, Scope, Subscription, Text};
+use crate::model::{ArgInfo, CommandInfo, Reply, Role, RunId, Scope, Subscription, Text};
 
 pub const COMMAND: Command = Command {
     info: CommandInfo {
         name: "unwatch",
         about: "Stop posting about a run here",
         args: &[ArgInfo { name: "run", about: "the run's id or its beginning", required: true, completes_runs: true }],
+        options: &[],
+        role: Role::Watcher,
     },
     run: |context, call| unwatch(context, call).boxed(),
 };
@@ -20,7 +22,7 @@ pub const COMMAND: Command = Command {
 async fn unwatch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
     let meant = read(call.arg(0))?.id;
     let typed = meant.as_str();
-    let here = context.tracker.in_destination(&call.destination());
+    let here = call.watched_here(context);
     let mut meant = here.iter().filter_map(|subscription| {
         let run = run_of(subscription)?;
         run.as_str().starts_with(typed).then_some((subscription, run))
@@ -30,6 +32,14 @@ async fn unwatch(context: &Context, call: Call<'_>) -> Result<Reply, CommandErro
     };
     if meant.any(|(_, other)| other != run) {
         return Err(CommandError::User(unclear(typed, &here)));
+    }
+    if !call.may_stop(context, subscription) {
+        return Err(CommandError::User(
+            Text::default()
+                .plain("Somebody else began this watch; only they, or a moderator of this room, can stop it. ")
+                .code("/watches")
+                .plain(" lists what is watched here."),
+        ));
     }
     // Several, where the command line added another beside the watch.
     for same in here.iter().filter(|other| other.scope == subscription.scope) {
@@ -42,7 +52,7 @@ async fn unwatch(context: &Context, call: Call<'_>) -> Result<Reply, CommandErro
         .code(run.short())
         .plain("). Messages already on their way may still arrive. Again: ")
         .code(format!("/watch {}", run.short()));
-    Ok(Reply { text, private: false })
+    Ok(Reply::to_room(text))
 }
 
 fn run_of(subscription: &Subscription) -> Option<&RunId> {

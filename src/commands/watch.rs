@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 
 use super::find::{Found, find};
 use super::{Call, Command, CommandError, Context, words};
-use crate::model::{ArgInfo, CommandInfo, Reply, Scope, Selector, Subscription, Text};
+use crate::model::{ArgInfo, CommandInfo, Reply, Role, Scope, Selector, Subscription, Text};
 use crate::schedule::Purpose;
 use crate::text::stopped;
 use crate::tracker::{Sight, Watched};
@@ -25,13 +25,16 @@ pub const COMMAND: Command = Command {
             },
             super::WORKSPACE,
         ],
+        options: &[],
+        role: Role::Watcher,
     },
     run: |context, call| watch(context, call).boxed(),
 };
 
 async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
     let now = call.now();
-    let Found { workspace, id, snapshot } = find(context, call.arg(0), call.arg(1), now).await?;
+    let Found { workspace, id, snapshot } = find(context, &call, call.arg(0), call.arg(1)).await?;
+    call.needs(context, &workspace, Role::Watcher)?;
     let key = workspace.key();
     if context.tracker.in_destination(&call.destination()).len() >= WATCHES_PER_ROOM {
         return Err(CommandError::user(format!(
@@ -59,7 +62,11 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
         stages: Vec::new(),
         creators: Vec::new(),
         template: None,
-        by: format!("{}:{}", call.request.surface, call.request.user),
+        by: call.asker().person(),
+        roles: call.asker().roles.clone(),
+        until: None,
+        muted: None,
+        stopped: None,
         created_at: now,
     };
     let watched = context.tracker.watch(subscription, snapshot.clone()).await?;
@@ -87,7 +94,7 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
         }
     };
     let text = if is_fresh { text } else { text.line().plain(stale(context, &call, &key, &id)) };
-    Ok(Reply { text, private: watched == Watched::Ended })
+    Ok(if watched == Watched::Ended { Reply::to_asker(text) } else { Reply::to_room(text) })
 }
 
 fn stale(context: &Context, call: &Call<'_>, key: &crate::model::WorkspaceKey, id: &crate::model::RunId) -> String {

@@ -3,22 +3,28 @@
 use futures_util::FutureExt;
 
 use super::{Call, Command, CommandError, Context, words};
-use crate::model::{CommandInfo, Reply, Scope, Text};
+use crate::model::{CommandInfo, Reply, Role, Scope, Text};
 
 /// Lines shown at most; a chat message holds no more.
 const SHOWN: usize = 15;
 
 pub const COMMAND: Command = Command {
-    info: CommandInfo { name: "watches", about: "List what this room watches", args: &[] },
+    info: CommandInfo {
+        name: "watches",
+        about: "List what this room watches",
+        args: &[],
+        options: &[],
+        role: Role::Viewer,
+    },
     run: |context, call| watches(context, call).boxed(),
 };
 
 #[expect(clippy::unused_async, reason = "the table's signature")]
 async fn watches(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
-    let here = context.tracker.in_destination(&call.destination());
+    let here = call.watched_here(context);
     if here.is_empty() {
         let text = Text::default().plain("This room watches nothing. Begin with ").code("/watch <run>").plain("; ");
-        return Ok(super::private(text.code("/runs").plain(" lists recent runs.")));
+        return Ok(Reply::to_asker(text.code("/runs").plain(" lists recent runs.")));
     }
     let mut text = Text::default().plain(format!("This room watches {}:", here.len()));
     for subscription in here.iter().rev().take(SHOWN) {
@@ -42,5 +48,5 @@ async fn watches(context: &Context, call: Call<'_>) -> Result<Reply, CommandErro
     if here.len() > SHOWN {
         text = text.line().plain(format!("and {} more", here.len() - SHOWN));
     }
-    Ok(super::private(text))
+    Ok(Reply::to_asker(text))
 }

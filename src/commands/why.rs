@@ -10,8 +10,8 @@ use super::find::{Found, find};
 use super::{Call, Command, CommandError, Context, words};
 use crate::fate::{self, Behind, Condition, Fate};
 use crate::model::{
-    ArgInfo, Change, ChangeKind, CommandInfo, DeliveryState, Destination, Match, Reply, RunState, Scope, Selector,
-    Status, Subscription, Text, Timestamp, Workspace,
+    ArgInfo, Change, ChangeKind, CommandInfo, DeliveryState, Destination, Match, Reply, Role, RunState, Scope,
+    Selector, Status, Subscription, Text, Timestamp, Workspace,
 };
 use crate::store::{Attempt, DeliveryFilter, DeliveryRow, PlaceRow, Told};
 use crate::{diff, text};
@@ -38,13 +38,15 @@ pub const COMMAND: Command = Command {
             },
             super::WORKSPACE,
         ],
+        options: &[],
+        role: Role::Viewer,
     },
     run: |context, call| why(context, call).boxed(),
 };
 
 async fn why(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
     let now = call.now();
-    let Found { workspace, id, snapshot } = find(context, call.arg(0), call.arg(1), now).await?;
+    let Found { workspace, id, snapshot } = find(context, &call, call.arg(0), call.arg(1)).await?;
     let key = workspace.key();
     let state = match (context.tracker.state(&key, &id), snapshot) {
         (Some(state), _) => (*state).clone(),
@@ -70,7 +72,7 @@ async fn why(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
 
     let head = words::head(workspace, &state, context.meter.url(workspace, &id), now);
     let foot = room.foot(&state, elsewhere.len());
-    Ok(super::private(fitted(head, told.iter().map(|told| room.change(told)).collect(), foot)))
+    Ok(Reply::to_asker(fitted(head, told.iter().map(|told| room.change(told)).collect(), foot)))
 }
 
 /// The newest changes that one message holds.

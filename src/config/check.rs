@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::{item_of, join, nearest};
 use super::{Config, StandingSubscription};
 use crate::settings::{Problem, quoted};
+use crate::{access, surfaces};
 
 /// Keys are full paths. `follows`: it is for a service, which has nothing to do without a workspace.
 pub(super) fn all(config: &Config, follows: bool) -> Vec<Problem> {
@@ -23,6 +24,10 @@ pub(super) fn all(config: &Config, follows: bool) -> Vec<Problem> {
         problems.extend(found.into_iter().map(|problem| problem.under(&item_of("subscriptions", index))));
     }
     repeated_subscriptions(config, &mut problems);
+    for (index, entry) in config.access.iter().enumerate() {
+        let found = access(config, entry);
+        problems.extend(found.into_iter().map(|problem| problem.under(&item_of("access", index))));
+    }
     problems.extend(named_channels(config, &config.notices.channels).into_iter().map(|found| found.under("notices")));
     problems
 }
@@ -84,6 +89,22 @@ fn subscription(config: &Config, standing: &StandingSubscription) -> Vec<Problem
     if standing.template.as_deref().is_some_and(|name| !is_simple(name)) {
         problems.push(Problem::new("template", "the name of a template set is 1 to 32 of a-z, 0-9, _ and -"));
     }
+    problems
+}
+
+fn access(config: &Config, entry: &access::Settings) -> Vec<Problem> {
+    let mut problems = entry.check();
+    let surface = entry.surface.as_str();
+    if !surfaces::NAMES.contains(&surface) {
+        problems.push(Problem::new("surface", unknown("chat", surface, &surfaces::NAMES)));
+    }
+    let names: Vec<&str> = config.workspaces.iter().map(|workspace| workspace.name.as_str()).collect();
+    for (index, name) in entry.workspaces.iter().enumerate().filter(|(_, name)| *name != "*") {
+        if !names.is_empty() && !names.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+            problems.push(Problem::new(item_of("workspaces", index), unknown("workspace", name, &names)));
+        }
+    }
+    problems.extend(named_channels(config, &entry.channels));
     problems
 }
 

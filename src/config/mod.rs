@@ -24,7 +24,7 @@ use self::report::{At, Finding, Origin};
 use self::shape::Shape;
 use crate::model::{Destination, Scope, Selector, Subscription, Timestamp, Workspace};
 use crate::settings::Problem;
-use crate::{channels, dispatcher, http, net, render, sources, store, surfaces};
+use crate::{access, channels, dispatcher, http, net, render, sources, store, surfaces};
 
 pub use self::document::nearest;
 pub use self::report::{Invalid, Mistake};
@@ -60,6 +60,9 @@ pub struct Config {
     /// Who hears of troubles of Callboard's own.
     #[serde(default)]
     pub notices: dispatcher::Settings,
+    /// Who may do what where; none: everybody in a room of a configured surface may watch every workspace.
+    #[serde(default)]
+    pub access: Vec<access::Settings>,
     /// The Discord bot; absent: no bot.
     pub discord: Option<surfaces::discord::Settings>,
     /// What outgoing requests may reach.
@@ -142,6 +145,10 @@ impl StandingSubscription {
             creators,
             template: self.template.clone(),
             by: "config".to_owned(),
+            roles: Vec::new(),
+            until: None,
+            muted: None,
+            stopped: None,
             created_at: now,
         }
     }

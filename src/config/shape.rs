@@ -13,7 +13,7 @@ use super::report::{At, Finding};
 use crate::settings::{FromFile, Secret, SecretError, quoted};
 
 /// Sections that a later version will read.
-const LATER: [&str; 3] = ["slack", "dingtalk", "access"];
+const LATER: [&str; 2] = ["slack", "dingtalk"];
 
 pub(super) struct Shape<'a> {
     pub schema: &'a Value,

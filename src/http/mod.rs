@@ -3,14 +3,16 @@
 
 mod board;
 mod health;
+mod hooks;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
@@ -21,6 +23,7 @@ use crate::meter::Meter;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Timestamp, Workspace};
 use crate::store::Store;
+use crate::surfaces::Hook;
 use crate::tracker::Tracker;
 
 /// `[server]`
@@ -58,6 +61,8 @@ pub struct Pages {
     pub clock: Clock,
     pub draining: AtomicBool,
     pub configuration: Configuration,
+    /// Chats that send their requests by HTTP, by name.
+    pub hooks: HashMap<&'static str, Arc<dyn Hook>>,
 }
 
 impl Pages {
@@ -73,6 +78,7 @@ pub fn router(pages: Arc<Pages>) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/{surface}/{action}", post(hooks::receive))
         .with_state(pages)
 }
 

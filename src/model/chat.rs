@@ -2,17 +2,14 @@
 
 use std::fmt;
 
-use super::Timestamp;
+use super::{Asker, Role, Timestamp};
 
 /// A command as a surface received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// `discord`, `console`, …
-    pub surface: String,
-    /// The room's id on that surface.
-    pub room: String,
-    /// The person's id on that surface, verified by the platform.
-    pub user: String,
+    pub asker: Asker,
+    /// The asker's language as the platform names it: `zh-CN`, `en-US`; empty where it does not say.
+    pub locale: String,
     /// Name and arguments as typed, without the slash: `watch 7b1e04c2-…`.
     pub text: String,
     pub at: Timestamp,
@@ -24,6 +21,36 @@ pub struct Reply {
     pub text: Text,
     /// Only the asker sees it.
     pub private: bool,
+    /// What may follow at a press, where the surface has buttons; the text says it as well.
+    pub buttons: Vec<Button>,
+}
+
+impl Reply {
+    /// For everybody in the room.
+    pub fn to_room(text: Text) -> Reply {
+        Reply { text, private: false, buttons: Vec::new() }
+    }
+
+    /// For the asker alone.
+    pub fn to_asker(text: Text) -> Reply {
+        Reply { text, private: true, buttons: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn button(mut self, label: impl Into<String>, command: impl Into<String>) -> Reply {
+        self.buttons.push(Button { label: label.into(), command: command.into() });
+        self
+    }
+}
+
+/// To press it is to type a command, as whoever presses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Button {
+    /// At most 40 characters.
+    pub label: String,
+    /// Without the slash, at most 100 characters: what Discord keeps of a button
+    /// (<https://docs.discord.com/developers/components/reference#button>).
+    pub command: String,
 }
 
 /// Text with a little structure; each surface writes it in its own dialect.
@@ -86,6 +113,19 @@ pub struct CommandInfo {
     /// One line, imperative, no full stop, at most 100 characters (Discord's limit).
     pub about: &'static str,
     pub args: &'static [ArgInfo],
+    /// Words of the form `name:value`, anywhere behind the name, each at most once.
+    pub options: &'static [OptionInfo],
+    /// Who may not at least this with a workspace, may not use the command there.
+    pub role: Role,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionInfo {
+    pub name: &'static str,
+    /// One line, at most 100 characters (Discord's limit).
+    pub about: &'static str,
+    /// For help: `failed|waiting|finished`, `3d`.
+    pub example: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

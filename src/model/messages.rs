@@ -1,6 +1,6 @@
 //! Messages: a change in words, in the dialect of the channel kind that sends it.
 
-use super::{Change, Folding, Notice, RunId, Snapshot, Timestamp, Tone};
+use super::{Button, Change, Folding, Notice, RunId, Snapshot, Timestamp, Tone};
 
 /// What one message tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub struct Message {
     pub url: String,
     /// Words of the link to `url`, in the channel's locale.
     pub url_label: String,
+    /// What a reader may do about it, in rooms of bots that have buttons.
+    pub buttons: Vec<Button>,
     pub content: Content,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Everything that crosses from one module to another is one of these values. Vendor JSON never gets this far.
 
+mod access;
 mod changes;
 mod chat;
 mod deliveries;
@@ -15,8 +16,9 @@ use std::time::Duration;
 
 pub use jiff::Timestamp;
 
+pub use access::{Asker, Role};
 pub use changes::{Change, ChangeKind, Tone};
-pub use chat::{ArgInfo, CommandInfo, Reply, Request, Span, Suggestion, Text};
+pub use chat::{ArgInfo, Button, CommandInfo, OptionInfo, Reply, Request, Span, Suggestion, Text};
 pub use deliveries::{
     Claimed, Dead, Delivery, DeliveryState, Folding, MOST_COUNTED, MOST_FOLDED, News, Outcome, Pace, Place, Plan,
     Prefer, Queue, Repetitions, Terms, Waiting,
@@ -24,7 +26,7 @@ pub use deliveries::{
 pub use messages::{Content, Dialect, Draft, Message};
 pub use notices::{Notice, NoticeKind};
 pub use runs::{Gate, Missing, NotARunId, RunId, RunState, Snapshot, Stage, Status, Workspace, WorkspaceKey};
-pub use subscriptions::{Destination, Match, Scope, Selector, Subscription};
+pub use subscriptions::{Destination, Match, Muted, Scope, Selector, Subscription};
 
 /// Tells the time, where a moment can't be an argument because it lies in the future.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -152,7 +152,26 @@ pub struct Subscription {
     pub template: Option<String>,
     /// Who asked: `config`, `cli`, or `discord:<user id>`.
     pub by: String,
+    /// What that person belonged to then ([`super::Asker::roles`]): their rights are looked at again later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
     pub created_at: Timestamp,
+    /// It ends then, if its run has not ended before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muted: Option<Muted>,
+    /// Ended by a person who may still think better of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Timestamp>,
+}
+
+/// Only what somebody must act on is posted for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Muted {
+    pub until: Timestamp,
+    /// As [`Subscription::by`].
+    pub by: String,
 }
 
 /// Whether a subscription asks for a change, and where not, what keeps it away: the first of these.
@@ -276,6 +295,10 @@ mod tests {
                 creators,
                 template: None,
                 by: "cli".to_owned(),
+                roles: Vec::new(),
+                until: None,
+                muted: None,
+                stopped: None,
                 created_at: Timestamp::UNIX_EPOCH,
             },
         )

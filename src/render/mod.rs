@@ -155,6 +155,7 @@ impl Renderer {
             plain: written.plain,
             tone: topic.tone(),
             url_label: if url.is_empty() { String::new() } else { words.open.to_owned() },
+            buttons: Vec::new(),
             url,
             content: draft.content.clone(),
         };

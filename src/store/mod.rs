@@ -168,6 +168,9 @@ pub trait Store: Send + Sync {
     /// message that is under way or may have arrived: such a message keeps its words.
     async fn discard(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
 
+    /// Remembers `key` until then. False where it is remembered already: what must happen once has happened.
+    async fn once(&self, key: &str, now: Timestamp, until: Timestamp) -> Result<bool, StoreError>;
+
     /// Fails when the store can't be written.
     async fn probe(&self) -> Result<(), StoreError>;
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Inbox, Surface};
-use crate::model::{Clock, CommandInfo, Reply, Request, Span, Text, Timestamp};
+use crate::model::{Asker, Clock, CommandInfo, Reply, Request, Span, Text, Timestamp};
 use crate::text::clean;
 
 /// The name of this surface, and of its one room.
@@ -57,19 +57,18 @@ impl Surface for Console {
             if line.trim().is_empty() {
                 continue;
             }
-            let request = Request {
-                surface: NAME.to_owned(),
-                room: NAME.to_owned(),
-                user: "you".to_owned(),
-                text: line,
-                at: (self.clock)(),
-            };
+            let request = Request { asker: asker(), locale: String::new(), text: line, at: (self.clock)() };
             match inbox.ask(request).await {
                 Ok(Reply { text, .. }) => self.say(&written(&text)),
                 Err(busy) => self.say(&busy.to_string()),
             }
         }
     }
+}
+
+/// Whoever sits at the terminal.
+pub fn asker() -> Asker {
+    Asker { surface: NAME.to_owned(), room: NAME.to_owned(), user: "you".to_owned(), roles: Vec::new() }
 }
 
 /// Bold and links with the terminal's own means; data can hold no escape sequence.

@@ -3,20 +3,33 @@
 
 pub mod console;
 pub mod discord;
+pub mod socket;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::{HeaderMap, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{CommandInfo, Reply, Request, Suggestion};
+
+/// Those that rights can be given for.
+pub const NAMES: [&str; 1] = [discord::NAME];
 
 /// A chat from which commands come in.
 #[async_trait]
 pub trait Surface: Send + Sync {
     /// Serves until `stop`; reconnects for ever. Returns only when stopped or when a person must act (`Err`).
     async fn run(&self, inbox: Inbox, commands: &'static [CommandInfo], stop: CancellationToken) -> Result<(), String>;
+}
+
+/// A chat that sends its requests here by HTTP. Any process takes them, whoever tends the surface.
+#[async_trait]
+pub trait Hook: Send + Sync {
+    /// What was posted to `/SURFACE/action`, with the bytes of its body as they came: signatures are over them. Answers
+    /// within the time that the chat allows.
+    async fn receive(&self, action: &str, headers: &HeaderMap, body: &[u8]) -> Response<String>;
 }
 
 /// Requests that wait to be answered, at most.

@@ -130,6 +130,10 @@ async fn a_room_with_two_subscriptions_hears_which_filter_dropped_what() {
         creators: Vec::new(),
         template: None,
         by: "cli".to_owned(),
+        roles: Vec::new(),
+        until: None,
+        muted: None,
+        stopped: None,
         created_at: bot.now(),
     };
     bot.guest().await.subscribe(&narrow, None).await.unwrap();

@@ -31,8 +31,8 @@ use callboard::dispatcher::Dispatcher;
 use callboard::http::Pages;
 use callboard::metrics::Metrics;
 use callboard::model::{
-    Clock, Delivery, DeliveryState, Destination, News, Place, Plan, Queue, Request, RunId, Subscription, Timestamp,
-    Workspace,
+    Asker, Clock, Delivery, DeliveryState, Destination, News, Place, Plan, Queue, Request, RunId, Subscription,
+    Timestamp, Workspace,
 };
 use callboard::poller::Poller;
 use callboard::store::{
@@ -414,9 +414,13 @@ impl Bot {
             Some(("discord", room)) if self.setup.gateway => self.say_in_discord(room, text).await,
             Some((surface, room)) => {
                 let request = Request {
-                    surface: surface.to_owned(),
-                    room: room.to_owned(),
-                    user: "7".to_owned(),
+                    asker: Asker {
+                        surface: surface.to_owned(),
+                        room: room.to_owned(),
+                        user: "7".to_owned(),
+                        roles: Vec::new(),
+                    },
+                    locale: String::new(),
                     text: text.to_owned(),
                     at: self.now(),
                 };

@@ -87,6 +87,7 @@ fn message(dialect: Dialect, change: Change) -> Message {
         tone: change.tone(),
         url: change.url.clone(),
         url_label: "Open in DataWorks".into(),
+        buttons: Vec::new(),
         content: Content::Change(change),
     }
 }

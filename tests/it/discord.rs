@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callboard::metrics::{Metrics, OfSurface};
-use callboard::model::{ArgInfo, CommandInfo, Reply, Request, Suggestion, Text};
+use callboard::model::{ArgInfo, Asker, CommandInfo, Reply, Request, Role, Suggestion, Text};
 use callboard::surfaces::discord::{Discord, Settings, Timing};
 use callboard::surfaces::{Ask, INBOX_CAPACITY, Inbox, Surface};
 use serde_json::json;
@@ -26,8 +26,10 @@ const COMMANDS: &[CommandInfo] = &[
             ArgInfo { name: "run", about: "The run's id", required: true, completes_runs: true },
             ArgInfo { name: "workspace", about: "Where it runs", required: false, completes_runs: false },
         ],
+        options: &[],
+        role: Role::Watcher,
     },
-    CommandInfo { name: "help", about: "Show what I can do", args: &[] },
+    CommandInfo { name: "help", about: "Show what I can do", args: &[], options: &[], role: Role::Viewer },
 ];
 
 const ROOM: &str = "1500000000000000001";
@@ -119,11 +121,11 @@ impl Bot {
 }
 
 fn public(words: &str) -> Reply {
-    Reply { text: Text::default().plain(words), private: false }
+    Reply::to_room(Text::default().plain(words))
 }
 
 fn private(words: &str) -> Reply {
-    Reply { text: Text::default().plain(words), private: true }
+    Reply::to_asker(Text::default().plain(words))
 }
 
 fn to_room(text: &str) -> Seen {
@@ -179,9 +181,9 @@ async fn the_room_sees_answers_and_only_the_asker_sees_mistakes() {
 
     let said = discord.say(ROOM, USER, "watch", &[("workspace", "warehouse"), ("run", "7b1e")]).await;
     let (request, reply) = bot.command().await;
-    assert_eq!(request.surface, "discord");
-    assert_eq!(request.room, ROOM);
-    assert_eq!(request.user, USER);
+    assert_eq!(request.asker.surface, "discord");
+    assert_eq!(request.asker.room, ROOM);
+    assert_eq!(request.asker.user, USER);
     assert_eq!(request.text, "watch 7b1e warehouse", "arguments come in the order of the table");
     reply.send(public("Watching")).expect("somebody waits");
     assert_eq!(said.answered().await, to_room("Watching"));
@@ -234,9 +236,8 @@ async fn a_full_inbox_is_said_to_the_asker() {
         .map(|_| {
             let inbox = bot.inbox.clone();
             let request = Request {
-                surface: "test".to_owned(),
-                room: ROOM.to_owned(),
-                user: USER.to_owned(),
+                asker: Asker { surface: "test".to_owned(), ..Asker::default() },
+                locale: String::new(),
                 text: "help".to_owned(),
                 at: jiff::Timestamp::UNIX_EPOCH,
             };
@@ -286,7 +287,7 @@ async fn data_in_answers_is_inert() {
     let (_, reply) = bot.command().await;
     let hostile = "@everyone <@1> [free](https://evil.example) **loud**";
     let text = Text::default().bold(hostile).line().code("a`b").link("run", "https://dataworks.example/");
-    reply.send(Reply { text, private: false }).expect("somebody waits");
+    reply.send(Reply::to_room(text)).expect("somebody waits");
     assert_eq!(
         said.answered().await.text,
         "**@everyone \\<@1\\> \\[free\\]\\(https\\://evil.example\\) \\*\\*loud\\*\\***\n`aˋb`[run](<https://dataworks.example/>)"

@@ -157,6 +157,14 @@ impl Store for MemoryStore {
             Ok(())
         })
     }
+    async fn once(&self, key: &str, now: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
+        self.verb("once", |truth| {
+            truth.seen.retain(|_, until| *until >= now);
+            let is_new = !truth.seen.contains_key(key);
+            truth.seen.entry(key.to_owned()).or_insert(until);
+            Ok(is_new)
+        })
+    }
     async fn places(&self) -> Result<Vec<PlaceRow>, StoreError> {
         self.verb("places", |truth| Ok(truth.places()))
     }
@@ -235,6 +243,8 @@ pub struct Truth {
     /// All that was ever owed, and what became of what was deleted since.
     pub deleted: Ledger,
     pub merged: u64,
+    /// What must happen once, and until when that is remembered.
+    pub seen: BTreeMap<String, Timestamp>,
     /// Of all processes.
     pub writes: u64,
 }

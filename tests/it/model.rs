@@ -248,6 +248,10 @@ impl Day {
             creators: Vec::new(),
             template: None,
             by: "cli".to_owned(),
+            roles: Vec::new(),
+            until: None,
+            muted: None,
+            stopped: None,
             created_at: self.bot.now(),
         };
         self.bot.guest().await.subscribe(&subscription, Some(&state)).await.unwrap();

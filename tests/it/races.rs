@@ -84,6 +84,9 @@ impl Store for Holding {
     async fn saw(&self, seen: &[(WorkspaceKey, Timestamp)]) -> Result<(), StoreError> {
         self.inner.saw(seen).await
     }
+    async fn once(&self, key: &str, now: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
+        self.inner.once(key, now, until).await
+    }
     async fn places(&self) -> Result<Vec<PlaceRow>, StoreError> {
         self.inner.places().await
     }
@@ -235,6 +238,10 @@ fn subscription(room: &str) -> Subscription {
         creators: Vec::new(),
         template: None,
         by: "test".into(),
+        roles: Vec::new(),
+        until: None,
+        muted: None,
+        stopped: None,
         created_at: at(0),
     }
 }

@@ -53,6 +53,7 @@ on_every_store! {
     waiting_for_a_destination_costs_a_message_no_try,
     what_ended_long_ago_is_pruned_and_nothing_else,
     what_a_dead_process_was_sending_is_unknown_and_sent_again,
+    what_must_happen_once_is_remembered_over_restarts_until_its_time,
     a_guest_writes_beside_the_owner_who_hears_of_it,
     many_tasks_write_at_once_and_each_hears_its_own_answer,
     what_is_urgent_goes_first_and_takes_what_stands_before_it_along,
@@ -113,6 +114,17 @@ async fn what_was_recorded_is_there_after_a_restart(scene: Scene) {
     assert_eq!(after.subscriptions, [watch("w1", "r1", "discord:1"), standing]);
     assert_eq!(after.runs, [(warehouse().key(), state("r1", 1))]);
     assert_eq!(after.workspaces, [horizon]);
+}
+
+async fn what_must_happen_once_is_remembered_over_restarts_until_its_time(scene: Scene) {
+    let first = scene.store.once("slack:1", at(0), at(300)).await.unwrap();
+    assert!(first, "nothing of it is remembered");
+    let scene = scene.reopen().await;
+    let again = scene.store.once("slack:1", at(300), at(900)).await.unwrap();
+    let other = scene.store.once("slack:2", at(300), at(600)).await.unwrap();
+    assert_eq!((again, other), (false, true), "until its time, and nobody else's");
+    let later = scene.store.once("slack:1", at(301), at(601)).await.unwrap();
+    assert!(later, "its time has passed, and asking again has not made it longer");
 }
 
 async fn a_poll_computed_from_an_old_state_writes_nothing(scene: Scene) {

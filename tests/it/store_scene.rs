@@ -349,6 +349,10 @@ pub fn watch(id: &str, run: &str, to: &str) -> Subscription {
         creators: vec![],
         template: None,
         by: "cli".to_owned(),
+        roles: Vec::new(),
+        until: None,
+        muted: None,
+        stopped: None,
         created_at: at(0),
     }
 }

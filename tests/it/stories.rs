@@ -659,6 +659,10 @@ async fn what_another_process_subscribes_is_taken_over() {
         creators: Vec::new(),
         template: None,
         by: "cli".to_owned(),
+        roles: Vec::new(),
+        until: None,
+        muted: None,
+        stopped: None,
         created_at: bot.now(),
     };
     bot.guest().await.subscribe(&subscription, None).await.unwrap();

@@ -105,7 +105,7 @@ fn assert_none(what: &str, found: &[String]) {
 /// From the ground up. A module may name those on floors below its own, never one beside it.
 const FLOORS: &[&[&str]] = &[
     &["model", "metrics", "net", "settings", "text", "planted"],
-    &["sources", "channels", "surfaces", "store", "render", "delivery", "schedule", "diff"],
+    &["sources", "channels", "surfaces", "store", "render", "delivery", "schedule", "diff", "access"],
     &["tracker", "meter", "fate"],
     &["poller", "dispatcher", "commands", "http", "demo"],
     // composes the settings of everything below
@@ -202,7 +202,7 @@ fn crates_are_named_where_they_belong() {
     assert_none("a crate has one home", &wrong);
 }
 
-const PURE: &[&str] = &["model", "text", "diff", "schedule", "delivery", "fate"];
+const PURE: &[&str] = &["model", "text", "diff", "schedule", "delivery", "access", "fate"];
 
 #[test]
 fn the_pure_core_asks_nobody() {

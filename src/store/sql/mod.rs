@@ -204,6 +204,11 @@ impl<E: Engine> Store for Database<E> {
         self.write(move |session| writes::discard(session, id, now)).await
     }
 
+    async fn once(&self, key: &str, now: Timestamp, until: Timestamp) -> Answer<bool> {
+        let key = key.to_owned();
+        self.write(move |session| writes::once(session, &key, now, until)).await
+    }
+
     async fn probe(&self) -> Answer<()> {
         self.0.probe().await
     }

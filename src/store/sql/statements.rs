@@ -23,6 +23,12 @@ pub const DELETE_SUBSCRIPTION: &str = "DELETE FROM subscriptions WHERE id = ?1";
 
 pub const ALL_SUBSCRIPTIONS: &str = "SELECT json FROM subscriptions ORDER BY created_at, id";
 
+// ------------------------------------------------------------------------------------------------------------ seen
+
+pub const FORGET_SEEN: &str = "DELETE FROM seen WHERE until < ?1";
+
+pub const INSERT_SEEN: &str = "INSERT INTO seen (key, until) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
+
 // ------------------------------------------------------------------------------------------------------------ runs
 
 /// A run the store knows keeps its state: only polls move it.
@@ -407,7 +413,7 @@ mod tests {
     /// What runs for each message or person, and may only seek: history grows for ever.
     #[rustfmt::skip]
     const SEEKING: &[&str] = &[
-        FIND_SUBSCRIPTION, RUN_VERSION, RUN, DELETE_RUN, SAW_WORKSPACE, LAST_NOTICE, COUNT_OWED, QUEUE_HEAD,
+        FIND_SUBSCRIPTION, FORGET_SEEN, RUN_VERSION, RUN, DELETE_RUN, SAW_WORKSPACE, LAST_NOTICE, COUNT_OWED, QUEUE_HEAD,
         MARK_HEAD, NEXT_DESTINATION, FIRST_DUE, FIRST_AFTER, IN_FLIGHT, COUNT_IN_FLIGHT, HEAD, PREFIX, FOLDABLE_QUEUES, DELIVERY, BIND,
         BOUND, CLAIM, PLACE, DROP_PLACE, SETTLE_ATTEMPT, BY_EXACT_ID, AGAIN, END, ALONE, UNFOLD, END_BOUND,
         FREE_BOUND, UNFOLD_FROM, MAY_BE_TOLD, RETRY, MAKE_DUE, OPEN_BETWEEN, NEWEST_CHANGES, ATTEMPTS, OLDEST_OPEN, IS_EXPIRED,
@@ -418,7 +424,7 @@ mod tests {
     #[rustfmt::skip]
     const OTHERS: &[&str] = &[
         ALL_IN_FLIGHT, RELEASE_ATTEMPT, RELEASE_DELIVERY,
-        INSERT_SUBSCRIPTION, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
+        INSERT_SUBSCRIPTION, INSERT_SEEN, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
         ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
         PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION,
         RECOVER_ATTEMPTS, RECOVER_DELIVERIES, LAST_RECORDED, FIND_EXPIRED, FIND_OLD_DELIVERIES,

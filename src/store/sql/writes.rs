@@ -42,6 +42,11 @@ pub fn unsubscribe(session: &dyn Session, id: &str) -> Result<bool> {
     Ok(session.execute(sql::DELETE_SUBSCRIPTION, values![id])? > 0)
 }
 
+pub fn once(session: &dyn Session, key: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+    session.execute(sql::FORGET_SEEN, values![now.as_millisecond()])?;
+    Ok(session.execute(sql::INSERT_SEEN, values![key, until.as_millisecond()])? > 0)
+}
+
 pub fn record(session: &dyn Session, poll: &Poll) -> Result<Recorded> {
     let workspace = &poll.key.0;
     for state in &poll.runs {

@@ -117,6 +117,10 @@ mod tests {
             creators: vec![],
             template: None,
             by: "cli".to_owned(),
+            roles: Vec::new(),
+            until: None,
+            muted: None,
+            stopped: None,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

@@ -197,23 +197,26 @@ impl Desk {
     }
 
     fn request(&self, asked: &Asked) -> Request {
-        Request {
-            surface: super::NAME.to_owned(),
-            room: asked.room.clone(),
-            user: asked.user.clone(),
-            text: self.text(asked),
-            at: (self.clock)(),
-        }
+        Request { asker: asked.asker.clone(), locale: asked.locale.clone(), text: self.text(asked), at: (self.clock)() }
     }
 
-    /// Name and values, in the order of the command's table whatever order they were typed in.
+    /// Name and values as people type them in chats without forms: arguments in the order of the command's table,
+    /// whatever order they were given in, then `name:value` for each option.
     fn text(&self, asked: &Asked) -> String {
-        let order: &[_] = self.info(&asked.command).map_or(&[], |info| info.args);
-        let place = |name: &str| order.iter().position(|arg| arg.name == name).unwrap_or(usize::MAX);
-        let mut options: Vec<_> = asked.options.iter().collect();
-        options.sort_by_key(|(name, _)| place(name));
-        let values = options.into_iter().map(|(_, value)| clean_line(value)).filter(|value| !value.is_empty());
-        std::iter::once(asked.command.clone()).chain(values).collect::<Vec<_>>().join(" ")
+        let (args, options): (&[_], &[_]) =
+            self.info(&asked.command).map_or((&[], &[]), |info| (info.args, info.options));
+        let place = |name: &str| args.iter().position(|arg| arg.name == name).unwrap_or(usize::MAX);
+        let mut given: Vec<_> = asked.options.iter().collect();
+        given.sort_by_key(|(name, _)| place(name));
+        let word = |(name, value): &(String, String)| {
+            let value = clean_line(value);
+            match options.iter().any(|option| option.name == name) {
+                true if !value.is_empty() => format!("{name}:{}", value.replace(' ', "")),
+                _ => value,
+            }
+        };
+        let words = given.into_iter().map(word).filter(|word| !word.is_empty());
+        std::iter::once(asked.command.clone()).chain(words).collect::<Vec<_>>().join(" ")
     }
 
     fn info(&self, command: &str) -> Option<&'static CommandInfo> {
@@ -227,7 +230,7 @@ impl Desk {
 }
 
 fn private(words: impl ToString) -> Reply {
-    Reply { text: Text::default().plain(words.to_string()), private: true }
+    Reply::to_asker(Text::default().plain(words.to_string()))
 }
 
 /// The message object, mentions off: <https://discord.com/developers/docs/resources/message#allowed-mentions-object>
@@ -253,7 +256,7 @@ fn choices(suggestions: &[Suggestion]) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ArgInfo;
+    use crate::model::{ArgInfo, Asker, Role};
 
     const COMMANDS: [CommandInfo; 1] = [CommandInfo {
         name: "watch",
@@ -262,6 +265,8 @@ mod tests {
             ArgInfo { name: "run", about: "Its id", required: true, completes_runs: true },
             ArgInfo { name: "workspace", about: "Where", required: false, completes_runs: false },
         ],
+        options: &[],
+        role: Role::Watcher,
     }];
 
     fn desk() -> Arc<Desk> {
@@ -276,8 +281,8 @@ mod tests {
             application: "2".to_owned(),
             command: command.to_owned(),
             options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            room: "3".to_owned(),
-            user: "4".to_owned(),
+            asker: Asker::default(),
+            locale: String::new(),
         }
     }
 

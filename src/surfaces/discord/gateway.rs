@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
+use crate::model::Asker;
+
 const SHARD: ShardId = ShardId(0);
 /// The close code of a bot that logs off.
 const GOING: u16 = 1000;
@@ -59,8 +61,9 @@ pub(super) struct Asked {
     pub(super) command: String,
     /// Name and value as typed.
     pub(super) options: Vec<(String, String)>,
-    pub(super) room: String,
-    pub(super) user: String,
+    pub(super) asker: Asker,
+    /// The person's language as set in Discord.
+    pub(super) locale: String,
 }
 
 /// What a connection needs to know.
@@ -328,8 +331,13 @@ impl Listener {
             application: interaction.application_id.to_string(),
             command: interaction.data.name.clone(),
             options: interaction.data.options.iter().filter_map(typed).collect(),
-            room: interaction.channel_id.to_string(),
-            user: person.id.to_string(),
+            asker: Asker {
+                surface: super::NAME.to_owned(),
+                room: interaction.channel_id.to_string(),
+                user: person.id.to_string(),
+                roles: interaction.member.iter().flat_map(|member| &member.roles).map(ToString::to_string).collect(),
+            },
+            locale: interaction.locale.clone(),
         }));
     }
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::CommandInfo;
+use crate::model::{CommandInfo, OptionInfo};
 
 /// CHAT_INPUT, the type of slash commands.
 const SLASH: u8 = 1;
@@ -62,11 +62,18 @@ fn command(info: &CommandInfo) -> Command {
         required: arg.required,
         autocomplete: arg.completes_runs,
     };
+    let option = |option: &OptionInfo| Argument {
+        name: option.name.to_owned(),
+        description: option.about.to_owned(),
+        kind: STRING,
+        required: false,
+        autocomplete: false,
+    };
     Command {
         name: info.name.to_owned(),
         description: info.about.to_owned(),
         kind: SLASH,
-        options: info.args.iter().map(argument).collect(),
+        options: info.args.iter().map(argument).chain(info.options.iter().map(option)).collect(),
     }
 }
 
@@ -75,15 +82,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::ArgInfo;
+    use crate::model::{ArgInfo, Role};
 
     const COMMANDS: [CommandInfo; 2] = [
         CommandInfo {
             name: "watch",
             about: "Follow a run",
             args: &[ArgInfo { name: "run", about: "Its id", required: true, completes_runs: true }],
+            options: &[],
+            role: Role::Watcher,
         },
-        CommandInfo { name: "help", about: "Show what I can do", args: &[] },
+        CommandInfo { name: "help", about: "Show what I can do", args: &[], options: &[], role: Role::Viewer },
     ];
 
     #[test]

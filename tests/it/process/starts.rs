@@ -55,6 +55,10 @@ async fn fill(store: Arc<dyn Store>, count: usize) {
             creators: Vec::new(),
             template: None,
             by: "discord:7".into(),
+            roles: Vec::new(),
+            until: None,
+            muted: None,
+            stopped: None,
             created_at: at,
         })
         .collect();

@@ -809,6 +809,10 @@ fn subscription(id: &str, scope: Scope, place: usize, on: &[Selector]) -> Subscr
         creators: Vec::new(),
         template: None,
         by: "simulation".to_owned(),
+        roles: Vec::new(),
+        until: None,
+        muted: None,
+        stopped: None,
         created_at: World::begin(),
     }
 }
@@ -822,6 +826,7 @@ fn written(draft: &Draft) -> Message {
         tone: Tone::Good,
         url: String::new(),
         url_label: String::new(),
+        buttons: Vec::new(),
         content: draft.content.clone(),
     }
 }

@@ -174,3 +174,11 @@ CREATE TRIGGER runs_moved AFTER INSERT OR UPDATE OR DELETE ON runs
     FOR EACH ROW EXECUTE FUNCTION moved();
 CREATE TRIGGER workspaces_moved AFTER INSERT OR UPDATE OR DELETE ON workspaces
     FOR EACH ROW EXECUTE FUNCTION moved();
+
+-- requests that must not be obeyed twice
+CREATE TABLE seen (
+    key   TEXT COLLATE "C" PRIMARY KEY,
+    until BIGINT NOT NULL
+);
+
+CREATE INDEX seen_until ON seen (until);

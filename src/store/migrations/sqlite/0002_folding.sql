@@ -97,3 +97,11 @@ CREATE UNIQUE INDEX subscriptions_once
 DROP INDEX deliveries_once;
 CREATE UNIQUE INDEX deliveries_once
     ON deliveries (run, workspace, sequence, destination, coalesce(template, ''));
+
+-- requests that must not be obeyed twice
+CREATE TABLE seen (
+    key   TEXT PRIMARY KEY,
+    until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX seen_until ON seen (until);

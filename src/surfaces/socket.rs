@@ -1,0 +1,64 @@
+//! A WebSocket to a chat that need not be able to reach us: text frames in, text frames out. When to open one and when
+//! to give it up is for who uses it.
+
+use futures_util::{SinkExt, StreamExt};
+use native_tls::TlsConnector;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use url::Url;
+
+use crate::net::{Net, Unreachable};
+
+/// Longest message taken, in bytes; chats send a few kilobytes.
+const LONGEST: usize = 1 << 20;
+
+pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+/// Why there is no connection, in words that hold no URL: most hold a ticket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    #[error("TLS can't be used; are the system's certificates readable?")]
+    Tls,
+    #[error("the server takes no WebSocket at that address")]
+    Refused,
+    #[error("the connection broke")]
+    Broken,
+}
+
+impl Socket {
+    /// `url` begins with `wss://`, or with `ws://` for an address inside `network.allow_private`.
+    pub async fn open(url: &Url, net: &Net) -> Result<Socket, SocketError> {
+        let stream = net.connect(url).await?;
+        let tls = TlsConnector::new().map_err(|_| SocketError::Tls)?;
+        let (max_message_size, max_frame_size) = (Some(LONGEST), Some(LONGEST));
+        let config = WebSocketConfig { max_message_size, max_frame_size, ..WebSocketConfig::default() };
+        let connector = Some(Connector::NativeTls(tls));
+        let opened = client_async_tls_with_config(url.as_str(), stream, Some(config), connector).await;
+        opened.map(|(socket, _)| Socket(socket)).map_err(|_| SocketError::Refused)
+    }
+
+    /// The next text; pings are answered meanwhile. `None`: the other side has closed.
+    pub async fn next(&mut self) -> Result<Option<String>, SocketError> {
+        while let Some(message) = self.0.next().await {
+            match message.map_err(|_| SocketError::Broken)? {
+                Message::Text(text) => return Ok(Some(text)),
+                Message::Close(_) => return Ok(None),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    pub async fn send(&mut self, text: String) -> Result<(), SocketError> {
+        self.0.send(Message::Text(text)).await.map_err(|_| SocketError::Broken)
+    }
+
+    /// Says goodbye, as far as the other side listens.
+    pub async fn close(mut self) {
+        drop(self.0.close(None).await);
+    }
+}
