@@ -99,6 +99,47 @@ pub async fn open(settings: &Settings, role: Role) -> Result<Arc<dyn Store>, Sto
     }
 }
 
+/// Moves everything from the SQLite store of one installation into the empty store that `to` names, in one transaction.
+/// What was under way when `from` was last used is `unknown` in both from now on; otherwise `from` stays as it is.
+///
+/// # Errors
+/// As [`open`], of either; [`StoreError::Taken`] where `to` holds anything, [`StoreError::InUse`] where a service runs on
+/// it. [`StoreError::Away`]: the server went away, at the very end perhaps: whether `to` is taken then tells.
+pub async fn migrate(from: &Settings, to: &Settings) -> Result<Moved, StoreError> {
+    let Where::File(file) = from.at().map_err(StoreError::Open)? else {
+        return Err(StoreError::Open("only an SQLite store is moved: sqlite:PATH".to_owned()));
+    };
+    let to = to.at().map_err(StoreError::Open)?;
+    if let Where::File(path) = &to
+        && file.canonicalize().is_ok_and(|file| path.canonicalize().is_ok_and(|path| path == file))
+    {
+        let said = format!("{} is the store of the configuration; set store.url to the new one first", file.display());
+        return Err(StoreError::Open(said));
+    }
+    let origin = sqlite::origin(&file).await?;
+    match to {
+        Where::File(path) => sql::fill(&sqlite::Sqlite::open(&path, Role::Owner).await?, origin).await,
+        // As a guest, which does not wait for a server that is away.
+        Where::Server(url) => {
+            sql::fill(&postgres::Postgres::open(url.expose_secret(), Role::Guest).await?, origin).await
+        }
+    }
+}
+
+/// Rows that [`migrate`] moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Moved {
+    pub workspaces: u64,
+    pub runs: u64,
+    pub subscriptions: u64,
+    pub changes: u64,
+    pub deliveries: u64,
+    /// Of the deliveries, those that are still to be sent.
+    pub open: u64,
+    pub attempts: u64,
+    pub destinations: u64,
+}
+
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Everything the tracker keeps in memory.
@@ -467,6 +508,8 @@ pub enum StoreError {
     Newer { path: String, found: i64, known: i64 },
     #[error("{path} is damaged ({said}); move it away and restore a backup")]
     Damaged { path: String, said: String },
+    #[error("{path} holds {what} already; give it an empty one")]
+    Taken { path: String, what: &'static str },
     #[error("the store's disk is full")]
     Full,
     /// Nobody knows what the disk holds: only a new process may look again.

@@ -26,6 +26,7 @@ mod simulation;
 mod sink;
 mod store_contract;
 mod store_file;
+mod store_moving;
 mod store_random;
 mod store_replicas;
 mod store_scene;

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use self::link::{PostgresLink, Target};
 pub use self::open::check;
 use self::time::Time;
-use super::sql::{Database, Engine, Link, Readers, Result, Session, Writer, blocking, recover};
+use super::sql::{Database, Engine, Filling, Link, Readers, Result, Session, Writer, blocking, recover};
 use super::{Held, Role, Sharing, StoreError};
 use crate::model::{Clock, Destination};
 
@@ -48,6 +48,10 @@ const LAST_MOVE: &str = "SELECT coalesce(max(number), 0) FROM moves WHERE replic
 const SHARED: &str = "SELECT value FROM shared WHERE name = ?1";
 const PUT_SHARED: &str = "
     INSERT INTO shared (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+const LIVING: &str = "SELECT 1 FROM replicas WHERE seen_at > clock_timestamp() - interval '15 seconds' LIMIT 1";
+/// The next delivery gets a number that none has.
+const COUNT_ON: &str = "
+    SELECT setval(pg_get_serial_sequence('deliveries', 'number'), max(number)) FROM deliveries HAVING max(number) > 0";
 /// Writes what stands there already.
 const PROBE: &str = "UPDATE ledger SET owed = owed WHERE id = 1";
 
@@ -62,6 +66,8 @@ pub struct Postgres {
     /// The last move of another one that was taken over.
     seen: AtomicI64,
     time: Arc<Time>,
+    /// For people.
+    name: Arc<str>,
 }
 
 impl Postgres {
@@ -100,7 +106,7 @@ impl Postgres {
         let readers = Readers::new(&name, move || Ok(PostgresLink::to(target.clone())));
         let seen = AtomicI64::new(readers.read(move |session| last_move(session, replica)).await?);
         let time = Arc::new(readers.read(Time::of).await?);
-        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, seen, time }))
+        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, seen, time, name }))
     }
 }
 
@@ -136,6 +142,13 @@ fn last_move(session: &dyn Session, replica: i64) -> Result<i64> {
 #[async_trait]
 impl Engine for Postgres {
     type Link = PostgresLink;
+
+    const FILLING: Filling =
+        Filling { with_numbers: "OVERRIDING SYSTEM VALUE", in_use: Some(LIVING), finish: Some(COUNT_ON) };
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
 
     fn writer(&self) -> &Writer<PostgresLink> {
         &self.writer
