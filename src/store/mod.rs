@@ -58,6 +58,15 @@ impl Settings {
         if path.exists() { Ok(()) } else { Err(missing()) }
     }
 
+    /// What it is, for people: nothing of it is secret.
+    pub fn shown(&self) -> String {
+        match self.at() {
+            Ok(Where::File(path)) => path.display().to_string(),
+            Ok(Where::Server(url)) => postgres::shown(url.expose_secret()),
+            Err(_) => "the store".to_owned(),
+        }
+    }
+
     /// The error never repeats the URL: it may hold a password.
     fn at(&self) -> Result<Where, String> {
         let url = self.url.read().map_err(|error| error.to_string())?;

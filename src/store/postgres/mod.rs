@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::link::{PostgresLink, Target};
-pub use self::open::check;
+pub use self::open::{check, shown};
 use self::time::Time;
 use super::sql::{Database, Engine, Filling, Link, Readers, Result, Session, Writer, blocking, recover};
 use super::{Held, Role, Sharing, StoreError};

@@ -70,6 +70,21 @@ pub fn check(url: &str) -> Result<(), String> {
     parse(url).map(drop)
 }
 
+/// Which server and database that is; of what is no address, that it is one.
+pub fn shown(url: &str) -> String {
+    parse(url).map_or_else(|_| "PostgreSQL".to_owned(), |(config, _)| name(&config))
+}
+
+fn name(config: &Config) -> String {
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => name.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => String::new(),
+    };
+    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    format!("PostgreSQL at {host}, database {database}")
+}
+
 pub fn target(url: &str) -> Answer<Target> {
     let (config, tls) = parse(url).map_err(StoreError::Open)?;
     let mut connector = TlsConnector::builder();
@@ -81,13 +96,7 @@ pub fn target(url: &str) -> Answer<Target> {
         }
     }
     let connector = connector.build().map_err(|error| StoreError::Open(format!("TLS: {error}")))?;
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(name)) => name.clone(),
-        Some(Host::Unix(path)) => path.display().to_string(),
-        None => String::new(),
-    };
-    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
-    let name = format!("PostgreSQL at {host}, database {database}").into();
+    let name = name(&config).into();
     Ok(Target { config: config.into(), tls: MakeTlsConnector::new(connector), name, replica: 0, tells: false })
 }
 

@@ -305,6 +305,11 @@ async fn a_start_while_the_server_is_away_waits_and_says_so_and_a_command_fails_
     let mut process = place.start();
     let waits = "the start waits for PostgreSQL";
     place.until("it says what it waits for", &mut process, async || place.log().contains(waits)).await;
+    assert!(place.answers("/healthz", 200).await, "it lives: nobody needs to start it again");
+    let (status, page) = place.page("/readyz").await.unwrap();
+    assert_eq!(status, 503, "{page}");
+    assert!(page.contains("the start waits for PostgreSQL at ") && !page.contains("hunter2"), "{page}");
+    assert!(place.answers("/metrics", 503).await, "there is nothing to show yet");
 
     let output = place.command(&["deliveries", "list"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
