@@ -21,7 +21,8 @@ use crate::model::{
     Change, Claimed, Clock, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
     RunState, Subscription, Timestamp, WorkspaceKey,
 };
-use crate::settings::{Problem, Secret};
+use crate::net::DEADLINE;
+use crate::settings::{Problem, Secret, Span};
 
 /// `[store]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -29,7 +30,18 @@ use crate::settings::{Problem, Secret};
 pub struct Settings {
     /// `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST/DATABASE` for several replicas.
     pub url: Secret,
+    /// Of several replicas: what one was sending when nothing more was heard of it may have arrived, and after so long
+    /// another one sends it again. 15s at least.
+    pub takeover_after: Span,
 }
+
+/// A send takes no longer than its deadline, and begins no longer after the last sign of life than a transaction may
+/// last: by then it has ended, however it ended.
+pub const SOONEST_TAKEOVER: Duration = DEADLINE.saturating_add(TRANSACTION);
+/// What waits for somebody should not wait for long, and those who were heard of an hour ago are forgotten.
+const LATEST_TAKEOVER: Duration = Duration::from_secs(600);
+/// A server throws out whoever holds a transaction open and does nothing for so long.
+pub const TRANSACTION: Duration = Duration::from_secs(5);
 
 /// What the URL means.
 enum Where {
@@ -39,7 +51,7 @@ enum Where {
 
 impl Settings {
     pub fn of(url: impl Into<SecretString>) -> Settings {
-        Settings { url: Secret::Literal(url.into()) }
+        Settings { url: Secret::Literal(url.into()), takeover_after: Span(SOONEST_TAKEOVER) }
     }
 
     pub fn check(&self) -> Vec<Problem> {
@@ -48,7 +60,15 @@ impl Settings {
             Ok(Where::File(_)) => Ok(()),
             Err(said) => Err(said),
         };
-        checked.err().map(|said| Problem::new("url", said)).into_iter().collect()
+        let mut problems: Vec<Problem> = checked.err().map(|said| Problem::new("url", said)).into_iter().collect();
+        if !(SOONEST_TAKEOVER..=LATEST_TAKEOVER).contains(&self.takeover_after.0) {
+            let said = format!(
+                "must be from {SOONEST_TAKEOVER:?}, so that no send outlasts it, to {LATEST_TAKEOVER:?}, so that nobody waits \
+                 for long"
+            );
+            problems.push(Problem::new("takeover_after", said));
+        }
+        problems
     }
 
     /// Whether there is a store to look into, with words for whoever expected one. A server says so by itself.
@@ -104,7 +124,10 @@ pub enum Role {
 pub async fn open(settings: &Settings, role: Role) -> Result<Arc<dyn Store>, StoreError> {
     match settings.at().map_err(StoreError::Open)? {
         Where::File(path) => Ok(Arc::new(sqlite::Sqlite::open(&path, role).await?)),
-        Where::Server(url) => Ok(Arc::new(postgres::Postgres::open(url.expose_secret(), role).await?)),
+        Where::Server(url) => {
+            let takeover_after = settings.takeover_after.0;
+            Ok(Arc::new(postgres::Postgres::open(url.expose_secret(), role, takeover_after).await?))
+        }
     }
 }
 
@@ -118,7 +141,7 @@ pub async fn migrate(from: &Settings, to: &Settings) -> Result<Moved, StoreError
     let Where::File(file) = from.at().map_err(StoreError::Open)? else {
         return Err(StoreError::Open("only an SQLite store is moved: sqlite:PATH".to_owned()));
     };
-    let to = to.at().map_err(StoreError::Open)?;
+    let (to, takeover_after) = (to.at().map_err(StoreError::Open)?, to.takeover_after.0);
     if let Where::File(path) = &to
         && file.canonicalize().is_ok_and(|file| path.canonicalize().is_ok_and(|path| path == file))
     {
@@ -130,7 +153,8 @@ pub async fn migrate(from: &Settings, to: &Settings) -> Result<Moved, StoreError
         Where::File(path) => sql::fill(&sqlite::Sqlite::open(&path, Role::Owner).await?, origin).await,
         // As a guest, which does not wait for a server that is away.
         Where::Server(url) => {
-            sql::fill(&postgres::Postgres::open(url.expose_secret(), Role::Guest).await?, origin).await
+            let server = postgres::Postgres::open(url.expose_secret(), Role::Guest, takeover_after).await?;
+            sql::fill(&server, origin).await
         }
     }
 }
