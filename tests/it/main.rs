@@ -32,4 +32,5 @@ mod store_replicas;
 mod store_scene;
 mod stories;
 mod templates;
+mod tending;
 mod tidy;
