@@ -410,6 +410,42 @@ async fn a_key_refused_to_all_replicas_is_told_once_and_tried_by_one_of_them_a_m
     replicas.stop().await;
 }
 
+/// For longer than anybody waits for a sign of life. `NETWORK_CUTS=20` for more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_is_cut_before_one_replica_costs_nothing_and_it_comes_back_by_itself() {
+    let (cuts, seed) = (results::cases("NETWORK_CUTS", 1), results::seed());
+    println!("SEED={seed} repeats the moments of the cuts");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let database = Database::create().await;
+    let wires = [database.wire().await, database.wire().await, database.wire().await];
+    let environments = wires.each_ref().map(|wire| [("CALLBOARD__STORE__URL", wire.url.as_str())]);
+    let place = Place::at_server(database.url(), &HOOKS).await;
+    let mut replicas = Replicas::start_each(place, environments.each_ref().map(|one| one.as_slice())).await;
+    let mut runs = Vec::new();
+    for _ in 0..cuts {
+        for hook in HOOKS {
+            let late = (0..10).map(|_| Answer::Late(Duration::from_millis(random.u64(0..500))));
+            replicas.place.sink.answer(&format!("/hooks/{hook}"), late.collect::<Vec<_>>());
+        }
+        let lives = Duration::from_millis(random.u64(0..2_000));
+        replicas.live(lives, BUSY, &mut runs, &mut random).await;
+        let wire = &wires[random.usize(..REPLICAS)];
+        wire.cut();
+        replicas.live(Duration::from_secs(20), CALM, &mut runs, &mut random).await;
+        let before = replicas.place.sink.accepted().len();
+        replicas.live(Duration::from_secs(10), CALM, &mut runs, &mut random).await;
+        assert!(replicas.place.sink.accepted().len() > before, "SEED={seed}: the others don't go on");
+        wire.mend();
+        replicas.ready().await;
+    }
+    let books = replicas.end(&runs, &format!("SEED={seed}")).await;
+    assert!(
+        books.unknown <= (cuts * HOOKS.len()) as u64,
+        "SEED={seed}: more is in doubt than one replica had under way: {books}"
+    );
+    results::record("replicas: the network of one of three cut for 30 s", cuts, Some(seed), &books.to_string());
+}
+
 #[tokio::test]
 async fn a_start_while_the_server_is_away_waits_and_says_so_and_a_command_fails_at_once() {
     let nowhere = tempfile::tempdir().unwrap();
