@@ -1,6 +1,7 @@
 //! The only place that constructs. Starts the loops; when one ends or the stop comes, all end.
 
 mod outages;
+mod starting;
 mod tending;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use self::outages::Outages;
+pub use self::starting::{listen, start};
 pub use self::tending::Tending;
 use crate::access::Access;
 use crate::channels::{self, Channel, discord};
@@ -288,13 +290,6 @@ async fn tend(
 async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {
     work.await;
     name
-}
-
-/// Binds the address of `server.listen`.
-pub async fn listen(config: &Config) -> Result<TcpListener, AppError> {
-    let address = config.server.listen;
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| AppError::Listen { address: address.to_string(), said: error.kind().to_string() })
 }
 
 /// The templates; what is wrong with the operator's is logged, and the built-in ones serve.

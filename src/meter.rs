@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::metrics::{ApiCall, Metrics};
 use crate::model::{RunId, Snapshot, Timestamp, Workspace, elapsed};
-use crate::schedule::{Access, Budget, Limits, Purpose, Verdict, after};
+use crate::schedule::{Access, Budget, Limits, Purpose, Turn, Verdict, after};
 use crate::sources::{Listing, Source, SourceError, SourceErrorKind};
 use crate::store::Store;
 
 /// Calls that can't be made later wait this long for their turn.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Under which all replicas keep whose turn it is to try refused credentials.
+const TURN: &str = "access";
 /// Several that wait for one turn don't spin for it.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
@@ -24,6 +27,8 @@ pub struct Meter {
     metrics: Arc<Metrics>,
     /// Where all replicas keep the account's budgets together; none: in `books`.
     shared: Option<Arc<dyn Store>>,
+    /// This process among all that share.
+    me: String,
     books: Mutex<Books>,
 }
 
@@ -58,7 +63,7 @@ impl Meter {
         shared: Option<Arc<dyn Store>>,
         metrics: Arc<Metrics>,
     ) -> Meter {
-        Meter { source, limits, metrics, shared, books: Mutex::default() }
+        Meter { source, limits, metrics, shared, me: Uuid::now_v7().to_string(), books: Mutex::default() }
     }
 
     pub async fn list(
@@ -118,18 +123,33 @@ impl Meter {
         {
             tracing::debug!(%error, "others do not hear how a call was answered");
         }
-        let mut books = self.books();
         let result = result.map_err(|error| match error.kind {
             SourceErrorKind::Credentials { .. } => {
                 let said = error.to_string();
-                CallError::Refused { until: books.access.denied(said.clone(), now), said }
+                CallError::Refused { until: self.books().access.denied(said.clone(), now), said }
             }
             _ => CallError::Source(error),
         });
-        if proves_access(&result) {
-            books.access.passed(paid_at);
+        let passes_again = proves_access(&result) && self.books().access.passed(paid_at);
+        if passes_again && let Err(error) = self.turn(move |_, me| (Turn::pass(me, now), true)).await {
+            tracing::debug!(%error, "others do not hear that the credentials pass again");
         }
         result
+    }
+
+    /// Lets `act` see and change whose turn it is to try refused credentials; whether it is that of this process, which
+    /// it always is where there is no other one.
+    async fn turn(
+        &self,
+        act: impl FnOnce(Option<Turn>, &str) -> (Turn, bool) + Send + 'static,
+    ) -> Result<bool, CallError> {
+        let Some(store) = &self.shared else { return Ok(true) };
+        let me = self.me.clone();
+        let decide = move |kept: Option<&str>| {
+            let (turn, mine) = act(kept.and_then(|kept| serde_json::from_str(kept).ok()), &me);
+            (serde_json::to_string(&turn).unwrap_or_default(), mine)
+        };
+        share(store.as_ref(), TURN, decide).await
     }
 
     /// Takes a call out of the budget; returns when that was. Whoever can't come back later waits a little for it.
@@ -164,18 +184,13 @@ impl Meter {
             self.measure(&books);
             return Ok(result);
         };
-        let (tell, told) = oneshot::channel();
-        let change = Box::new(move |kept: Option<&str>| {
+        let spend = move |kept: Option<&str>| {
             let kept = kept.and_then(|kept| serde_json::from_str::<Budget>(kept).ok());
             let mut budget = kept.map_or_else(|| Budget::new(limits, now), |kept| kept.under(limits));
             let result = act(&mut budget);
-            let text = serde_json::to_string(&budget).unwrap_or_default();
-            // Whoever asked waits for the commit as well.
-            drop(tell.send((result, budget)));
-            text
-        });
-        store.share(&format!("budget:{region}"), change).await.map_err(|error| CallError::Unpaid(error.to_string()))?;
-        let (result, budget) = told.await.map_err(|_| CallError::Unpaid("nobody answered".to_owned()))?;
+            (serde_json::to_string(&budget).unwrap_or_default(), (result, budget))
+        };
+        let (result, budget) = share(store.as_ref(), &format!("budget:{region}"), spend).await?;
         let mut books = self.books();
         books.budgets.insert(region.to_owned(), budget);
         self.measure(&books);
@@ -184,8 +199,14 @@ impl Meter {
 
     /// A call that begins now, or why there is none.
     async fn take(&self, region: &str, purpose: Purpose, now: Timestamp) -> Result<(), CallError> {
-        if let Some((said, until)) = self.books().access.refused(now).filter(|(_, until)| *until > now) {
-            return Err(CallError::Refused { said: said.to_owned(), until });
+        let refused = self.books().access.refused(now).map(|(said, until)| (said.to_owned(), until));
+        if let Some((said, until)) = refused {
+            if until > now {
+                return Err(CallError::Refused { said, until });
+            }
+            if !self.turn(move |kept, me| Turn::take(kept, me, now)).await? {
+                return Err(CallError::Refused { said, until: self.books().access.wait(now) });
+            }
         }
         let taken = self.budget(region, now, move |budget| budget.take(purpose, now)).await?;
         taken.map_err(|until| CallError::Budget { region: region.to_owned(), until })?;
@@ -202,6 +223,22 @@ impl Meter {
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Lets `change` make of what is kept under `name` what is kept from now on. Returns what it says, once that is durable.
+async fn share<T: Send + 'static>(
+    store: &dyn Store,
+    name: &str,
+    change: impl FnOnce(Option<&str>) -> (String, T) + Send + 'static,
+) -> Result<T, CallError> {
+    let (tell, told) = oneshot::channel();
+    let change = Box::new(move |kept: Option<&str>| {
+        let (text, result) = change(kept);
+        drop(tell.send(result));
+        text
+    });
+    store.share(name, change).await.map_err(|error| CallError::Unpaid(error.to_string()))?;
+    told.await.map_err(|_| CallError::Unpaid("nobody answered".to_owned()))
 }
 
 fn verdict<T>(result: &Result<T, SourceError>) -> Verdict {

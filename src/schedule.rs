@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-pub use self::access::Access;
+pub use self::access::{Access, Turn};
 pub use self::budget::{Budget, Limits, Purpose, Verdict};
 use crate::model::{Timestamp, WorkspaceKey, elapsed};
 

@@ -1,7 +1,7 @@
 //! What this process tends of what several may share: which workspaces it polls, which surfaces it serves.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,6 +21,9 @@ const INTERVAL: Duration = Duration::from_millis(1500);
 /// An answer may wait for the turns of other replicas; one that takes longer may come after the lease.
 const ANSWER: Duration = Duration::from_secs(4);
 
+/// A surface that ended with a trouble that a person has to mend is tried again after it.
+const REST: Duration = Duration::from_secs(300);
+
 pub struct Tending {
     store: Arc<dyn Store>,
     tracker: Arc<Tracker>,
@@ -29,6 +32,8 @@ pub struct Tending {
     /// Everything there is to tend, as the store knows it.
     names: Vec<String>,
     held: watch::Sender<Held>,
+    /// What this process can't tend until then: others may.
+    resting: Mutex<HashMap<String, Instant>>,
     /// Told which deliveries of processes that fell silent are unknown now.
     recovered: Recovered,
 }
@@ -54,13 +59,22 @@ impl Tending {
     ) -> Tending {
         let names = workspaces.iter().map(|workspace| of_workspace(&workspace.key()));
         let names = names.chain(surfaces.iter().map(|(name, _)| of_surface(name))).collect();
-        Tending { store, tracker, poller, workspaces, names, held: watch::Sender::default(), recovered }
+        Tending {
+            store,
+            tracker,
+            poller,
+            workspaces,
+            names,
+            held: watch::Sender::default(),
+            resting: Mutex::default(),
+            recovered,
+        }
     }
 
     /// Says that this process serves, and takes over what is its part.
     pub async fn look(&self) -> Result<(), StoreError> {
         let asked = Instant::now();
-        let held = self.store.hold(&self.names).await?;
+        let held = self.store.hold(&self.wanted(asked)).await?;
         let keys = self.workspaces.iter().map(Workspace::key);
         let keys: HashSet<WorkspaceKey> = keys.filter(|key| held.names.contains(&of_workspace(key))).collect();
         self.tracker.tend(&self.workspaces, &keys);
@@ -68,6 +82,12 @@ impl Tending {
         (self.recovered)(&held.recovered);
         self.held.send_if_modified(|known| std::mem::replace(known, held.clone()).names != held.names);
         Ok(())
+    }
+
+    fn wanted(&self, now: Instant) -> Vec<String> {
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        resting.retain(|_, until| *until > now);
+        self.names.iter().filter(|name| !resting.contains_key(*name)).cloned().collect()
     }
 
     /// Looks again and again until the end.
@@ -89,6 +109,7 @@ impl Tending {
     /// Serves a surface while it is this process that does.
     pub async fn serve(&self, (name, surface): NamedSurface, inbox: Inbox, stop: CancellationToken) {
         let mine = of_surface(name);
+        let mut told = String::new();
         while self.changes_to(&mine, true, &stop).await {
             let serving = stop.child_token();
             let running = surface.run(inbox.clone(), &CATALOG, serving.clone());
@@ -101,11 +122,23 @@ impl Tending {
                     running.await
                 }
             };
-            if let Err(said) = ended {
-                tracing::error!(surface = name, "{said}; everything else goes on without it");
-                stop.cancelled().await;
-            } else if !serving.is_cancelled() {
-                return;
+            match ended {
+                Ok(()) if !serving.is_cancelled() => return,
+                Ok(()) => {}
+                Err(said) => {
+                    // Another one's token may be good; and a person may mend it without a restart.
+                    let until = Instant::now() + REST;
+                    self.resting.lock().unwrap_or_else(PoisonError::into_inner).insert(mine.clone(), until);
+                    if told != said {
+                        tracing::error!(
+                            surface = name,
+                            again_in_s = REST.as_secs(),
+                            "{said}; everything else goes on without it"
+                        );
+                    }
+                    told = said;
+                    self.changes_to(&mine, false, &stop).await;
+                }
             }
         }
     }
@@ -114,9 +147,11 @@ impl Tending {
     async fn changes_to(&self, name: &str, held: bool, stop: &CancellationToken) -> bool {
         let mut told = self.held.subscribe();
         tokio::select! {
+            biased;
+            // What is held still when everything ends is begun no more.
+            () = stop.cancelled() => false,
             // The guard that is returned must not be kept.
             changed = async { told.wait_for(|now| now.names.contains(name) == held).await.is_ok() } => changed,
-            () = stop.cancelled() => false,
         }
     }
 }

@@ -13,6 +13,7 @@ mod schema;
 mod screen;
 mod send;
 mod simulate;
+mod store;
 mod subscriptions;
 
 use std::ffi::OsString;
@@ -49,6 +50,7 @@ commands! {
     Send in send,
     Subscriptions in subscriptions,
     Deliveries in deliveries,
+    Store in store,
     Simulate in simulate,
     Completions in completions,
     Schema in schema,

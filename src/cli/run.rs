@@ -6,7 +6,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Globals, fail, stop_signal};
-use crate::app::{self, App, AppError};
+use crate::app::{self, AppError};
 use crate::config::Config;
 use crate::model::Timestamp;
 
@@ -33,16 +33,10 @@ impl Run {
 async fn serve(config: &Config) -> Result<(), AppError> {
     let stop = CancellationToken::new();
     stop_signal(stop.clone());
-    // The store first: a second service hears of that, not of the port.
-    let app = tokio::select! {
-        built = App::build(config, None, Arc::new(Timestamp::now)) => built?,
-        // The server of the store may be away for long.
-        () = stop.cancelled() => {
-            tracing::info!("callboard has stopped before it began");
-            return Ok(());
-        }
+    let Some((app, listener)) = app::start(config, Arc::new(Timestamp::now), &stop).await? else {
+        tracing::info!("callboard has stopped before it began");
+        return Ok(());
     };
-    let listener = app::listen(config).await?;
     let address =
         listener.local_addr().map_or_else(|_| config.server.listen.to_string(), |address| address.to_string());
     tracing::info!(

@@ -22,6 +22,12 @@ pub async fn alive() -> &'static str {
     "ok\n"
 }
 
+/// Before there is a store to be asked.
+pub async fn starting(State(store): State<String>) -> Response {
+    let body = json!({ "ready": false, "draining": false, "store": format!("the start waits for {store}") });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}
+
 /// 200 once the store can be written and each workspace was polled, well or not; 503 before that and while ending.
 /// Throttling and failing polls show in the body alone: restarting would not mend them.
 pub async fn ready(State(pages): State<Arc<Pages>>) -> Response {

@@ -84,8 +84,18 @@ pub fn router(pages: Arc<Pages>) -> Router {
 
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, pages: Arc<Pages>, stop: CancellationToken) -> std::io::Result<()> {
+    serve_until(stop, listener, router(pages)).await
+}
+
+/// Serves while there is nothing to show yet: the process lives, and its start waits for `store`.
+pub async fn serve_starting(listener: TcpListener, store: String, stop: CancellationToken) -> std::io::Result<()> {
+    let router = Router::new().route("/healthz", get(health::alive)).fallback(health::starting).with_state(store);
+    serve_until(stop, listener, router).await
+}
+
+async fn serve_until(stop: CancellationToken, listener: TcpListener, router: Router) -> std::io::Result<()> {
     let stopped = stop.clone();
-    let server = axum::serve(listener, router(pages)).with_graceful_shutdown(async move { stopped.cancelled().await });
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
     let cut = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;

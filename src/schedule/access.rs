@@ -3,11 +3,17 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::after;
 use crate::model::Timestamp;
 
 /// While credentials are refused, one call in this time tries them.
 const PROBING: Duration = Duration::from_secs(60);
+/// Whoever waits for the turn of another process asks again after this time.
+const LOOK: Duration = Duration::from_secs(5);
+/// Whoever tried last lets all others ask first.
+const GIVING_WAY: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Clone, Default)]
 pub struct Access {
@@ -39,6 +45,15 @@ impl Access {
         }
     }
 
+    /// It is another process's turn to try them. Returns when to ask again.
+    pub fn wait(&mut self, now: Timestamp) -> Timestamp {
+        let next = after(now, LOOK);
+        if let Some(refused) = &mut self.refused {
+            refused.next = next;
+        }
+        next
+    }
+
     /// A call was refused for its credentials; `said` is for people. Returns when the next one may try them.
     pub fn denied(&mut self, said: String, now: Timestamp) -> Timestamp {
         let next = after(now, PROBING);
@@ -46,9 +61,39 @@ impl Access {
         next
     }
 
-    /// The credentials of a call that began then were good. One that began before the refusal proves nothing.
-    pub fn passed(&mut self, began: Timestamp) {
-        self.refused.take_if(|refused| began > refused.at);
+    /// The credentials of a call that began then were good. One that began before the refusal proves nothing. Says
+    /// whether they had been refused until now.
+    pub fn passed(&mut self, began: Timestamp) -> bool {
+        self.refused.take_if(|refused| began > refused.at).is_some()
+    }
+}
+
+/// Who tries refused credentials, where several processes are refused: one at a time. They keep it together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    next: Timestamp,
+    by: String,
+}
+
+impl Turn {
+    /// What is kept from now on, and whether it is the turn of `me`. A process may be refused alone, because its key is
+    /// an old one: so nobody may keep the turn from another one for good.
+    pub fn take(kept: Option<Turn>, me: &str, now: Timestamp) -> (Turn, bool) {
+        // A clock that was set back holds up nothing.
+        let kept = kept.filter(|kept| kept.next <= after(now, PROBING));
+        let waits = |kept: &Turn| {
+            let way = if kept.by == me { GIVING_WAY } else { Duration::ZERO };
+            after(kept.next, way) > now
+        };
+        match kept {
+            Some(kept) if waits(&kept) => (kept, false),
+            _ => (Turn { next: after(now, PROBING), by: me.to_owned() }, true),
+        }
+    }
+
+    /// The credentials of `me` passed: everybody may try at once.
+    pub fn pass(me: &str, now: Timestamp) -> Turn {
+        Turn { next: now, by: me.to_owned() }
     }
 }
 
@@ -110,6 +155,44 @@ mod tests {
             access.passed(at(last));
             prop_assert_eq!(access.refused(at(last)), None);
         }
+    }
+
+    #[test]
+    fn of_several_refused_processes_one_tries_a_minute_and_each_has_its_turn() {
+        let names = ["a", "b", "c"];
+        let mut kept = None;
+        // When each asks next.
+        let mut asks = [0, 100, 200];
+        let mut tries: Vec<(u64, usize)> = Vec::new();
+        while tries.len() < 30 {
+            let (index, now) = asks.iter().copied().enumerate().min_by_key(|(_, at)| *at).unwrap();
+            let (next, mine) = Turn::take(kept, names[index], at(now));
+            kept = Some(next);
+            if mine {
+                tries.push((now, index));
+            }
+            asks[index] = now + if mine { MINUTE + 50 } else { 5_000 };
+        }
+        for pair in tries.windows(2) {
+            assert!(pair[1].0 - pair[0].0 >= MINUTE, "{tries:?}");
+            assert!(pair[1].0 - pair[0].0 <= MINUTE + 6_000, "{tries:?}");
+            assert_ne!(pair[0].1, pair[1].1, "one keeps the turn from the others: {tries:?}");
+        }
+        // One passes, and the others need not wait.
+        let (_, mine) = Turn::take(Some(Turn::pass("a", at(0))), "b", at(1));
+        assert!(mine);
+        // The clock is set back.
+        let (_, mine) = Turn::take(Some(Turn::pass("a", at(3_600_000))), "b", at(0));
+        assert!(mine);
+    }
+
+    #[test]
+    fn who_is_refused_alone_tries_once_in_little_more_than_a_minute() {
+        let (kept, mine) = Turn::take(None, "a", at(0));
+        assert!(mine);
+        let (kept, mine) = Turn::take(Some(kept), "a", at(MINUTE));
+        assert!(!mine, "others may come first");
+        assert!(Turn::take(Some(kept), "a", at(MINUTE + 6_000)).1);
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::model::{
     Change, Claimed, Clock, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
     RunState, Subscription, Timestamp, WorkspaceKey,
 };
-use crate::settings::{Problem, Secret};
+use crate::net::DEADLINE;
+use crate::settings::{Problem, Secret, Span};
 
 /// `[store]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -29,7 +30,18 @@ use crate::settings::{Problem, Secret};
 pub struct Settings {
     /// `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST/DATABASE` for several replicas.
     pub url: Secret,
+    /// Of several replicas: what one was sending when nothing more was heard of it may have arrived, and after so long
+    /// another one sends it again. 15s at least.
+    pub takeover_after: Span,
 }
+
+/// A send takes no longer than its deadline, and begins no longer after the last sign of life than a transaction may
+/// last: by then it has ended, however it ended.
+pub const SOONEST_TAKEOVER: Duration = DEADLINE.saturating_add(TRANSACTION);
+/// What waits for somebody should not wait for long, and those who were heard of an hour ago are forgotten.
+const LATEST_TAKEOVER: Duration = Duration::from_secs(600);
+/// A server throws out whoever holds a transaction open and does nothing for so long.
+pub const TRANSACTION: Duration = Duration::from_secs(5);
 
 /// What the URL means.
 enum Where {
@@ -39,7 +51,7 @@ enum Where {
 
 impl Settings {
     pub fn of(url: impl Into<SecretString>) -> Settings {
-        Settings { url: Secret::Literal(url.into()) }
+        Settings { url: Secret::Literal(url.into()), takeover_after: Span(SOONEST_TAKEOVER) }
     }
 
     pub fn check(&self) -> Vec<Problem> {
@@ -48,7 +60,15 @@ impl Settings {
             Ok(Where::File(_)) => Ok(()),
             Err(said) => Err(said),
         };
-        checked.err().map(|said| Problem::new("url", said)).into_iter().collect()
+        let mut problems: Vec<Problem> = checked.err().map(|said| Problem::new("url", said)).into_iter().collect();
+        if !(SOONEST_TAKEOVER..=LATEST_TAKEOVER).contains(&self.takeover_after.0) {
+            let said = format!(
+                "must be from {SOONEST_TAKEOVER:?}, so that no send outlasts it, to {LATEST_TAKEOVER:?}, so that nobody waits \
+                 for long"
+            );
+            problems.push(Problem::new("takeover_after", said));
+        }
+        problems
     }
 
     /// Whether there is a store to look into, with words for whoever expected one. A server says so by itself.
@@ -56,6 +76,15 @@ impl Settings {
         let Where::File(path) = self.at()? else { return Ok(()) };
         let missing = || format!("there is no store at {} yet; `callboard run` makes it", path.display());
         if path.exists() { Ok(()) } else { Err(missing()) }
+    }
+
+    /// What it is, for people: nothing of it is secret.
+    pub fn shown(&self) -> String {
+        match self.at() {
+            Ok(Where::File(path)) => path.display().to_string(),
+            Ok(Where::Server(url)) => postgres::shown(url.expose_secret()),
+            Err(_) => "the store".to_owned(),
+        }
     }
 
     /// The error never repeats the URL: it may hold a password.
@@ -95,8 +124,53 @@ pub enum Role {
 pub async fn open(settings: &Settings, role: Role) -> Result<Arc<dyn Store>, StoreError> {
     match settings.at().map_err(StoreError::Open)? {
         Where::File(path) => Ok(Arc::new(sqlite::Sqlite::open(&path, role).await?)),
-        Where::Server(url) => Ok(Arc::new(postgres::Postgres::open(url.expose_secret(), role).await?)),
+        Where::Server(url) => {
+            let takeover_after = settings.takeover_after.0;
+            Ok(Arc::new(postgres::Postgres::open(url.expose_secret(), role, takeover_after).await?))
+        }
     }
+}
+
+/// Moves everything from the SQLite store of one installation into the empty store that `to` names, in one transaction.
+/// What was under way when `from` was last used is `unknown` in both from now on; otherwise `from` stays as it is.
+///
+/// # Errors
+/// As [`open`], of either; [`StoreError::Taken`] where `to` holds anything, [`StoreError::InUse`] where a service runs on
+/// it. [`StoreError::Away`]: the server went away, at the very end perhaps: whether `to` is taken then tells.
+pub async fn migrate(from: &Settings, to: &Settings) -> Result<Moved, StoreError> {
+    let Where::File(file) = from.at().map_err(StoreError::Open)? else {
+        return Err(StoreError::Open("only an SQLite store is moved: sqlite:PATH".to_owned()));
+    };
+    let (to, takeover_after) = (to.at().map_err(StoreError::Open)?, to.takeover_after.0);
+    if let Where::File(path) = &to
+        && file.canonicalize().is_ok_and(|file| path.canonicalize().is_ok_and(|path| path == file))
+    {
+        let said = format!("{} is the store of the configuration; set store.url to the new one first", file.display());
+        return Err(StoreError::Open(said));
+    }
+    let origin = sqlite::origin(&file).await?;
+    match to {
+        Where::File(path) => sql::fill(&sqlite::Sqlite::open(&path, Role::Owner).await?, origin).await,
+        // As a guest, which does not wait for a server that is away.
+        Where::Server(url) => {
+            let server = postgres::Postgres::open(url.expose_secret(), Role::Guest, takeover_after).await?;
+            sql::fill(&server, origin).await
+        }
+    }
+}
+
+/// Rows that [`migrate`] moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Moved {
+    pub workspaces: u64,
+    pub runs: u64,
+    pub subscriptions: u64,
+    pub changes: u64,
+    pub deliveries: u64,
+    /// Of the deliveries, those that are still to be sent.
+    pub open: u64,
+    pub attempts: u64,
+    pub destinations: u64,
 }
 
 #[async_trait]
@@ -470,6 +544,8 @@ pub enum StoreError {
     Newer { path: String, found: i64, known: i64 },
     #[error("{path} is damaged ({said}); move it away and restore a backup")]
     Damaged { path: String, said: String },
+    #[error("{path} holds {what} already; give it an empty one")]
+    Taken { path: String, what: &'static str },
     #[error("the store's disk is full")]
     Full,
     /// Nobody knows what the disk holds: only a new process may look again.

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::watch;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
@@ -75,6 +78,37 @@ impl Database {
         self.client(&self.name).await.query_opt(cut, &[]).await.unwrap().is_some_and(|row| row.get(0))
     }
 
+    /// All that is in it, in another one. Nobody may be connected.
+    pub async fn copy(&self) -> Database {
+        let copy = Database { socket: self.socket.clone(), name: format!("{}_copy", self.name) };
+        let create = format!("CREATE DATABASE {} TEMPLATE {}", copy.name, self.name);
+        let until = Instant::now() + Duration::from_secs(60);
+        // The server takes a moment to see that the last one has gone.
+        while let Err(error) = self.client("postgres").await.batch_execute(&create).await {
+            assert!(Instant::now() < until, "{error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        copy
+    }
+
+    /// A way to it that can be cut.
+    pub async fn wire(&self) -> Wire {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("postgres://callboard@127.0.0.1:{port}/{}", self.name);
+        let (cut, is_cut) = watch::channel(false);
+        let socket = format!("{}/.s.PGSQL.5432", self.socket);
+        tokio::spawn(async move {
+            while let Ok((ours, _)) = listener.accept().await {
+                let Ok(theirs) = UnixStream::connect(&socket).await else { continue };
+                let ((from_us, to_us), (from_them, to_them)) = (ours.into_split(), theirs.into_split());
+                tokio::spawn(carry(from_us, to_them, is_cut.clone()));
+                tokio::spawn(carry(from_them, to_us, is_cut.clone()));
+            }
+        });
+        Wire { url, cut }
+    }
+
     /// Runs what a test does behind the store's back.
     pub async fn execute(&self, sql: &str) {
         self.client(&self.name).await.batch_execute(sql).await.unwrap();
@@ -86,6 +120,32 @@ impl Database {
             WHEN id = (SELECT max(id) FROM replicas) THEN seen_at ELSE seen_at - interval '30 minutes' END";
         self.execute(wait).await;
     }
+}
+
+/// While it is cut nothing gets through, and nobody is told; what was on its way arrives late.
+pub struct Wire {
+    pub url: String,
+    cut: watch::Sender<bool>,
+}
+
+impl Wire {
+    pub fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
+    pub fn mend(&self) {
+        self.cut.send_replace(false);
+    }
+}
+
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut is_cut: watch::Receiver<bool>) {
+    let mut bytes = vec![0; 16_384];
+    while let Ok(count) = from.read(&mut bytes).await {
+        if is_cut.wait_for(|cut| !cut).await.is_err() || count == 0 || to.write_all(&bytes[..count]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
 }
 
 impl Drop for Database {

@@ -9,8 +9,8 @@ use callboard::model::{
     Claimed, DeliveryState, Destination, Outcome, Place, Plan, Queue, RunId, Timestamp, WorkspaceKey,
 };
 use callboard::store::{
-    Announcement, Claims, DeliveryFilter, DeliveryRow, Loaded, NewDelivery, Next, Overview, PlaceRow, Policy, Poll,
-    Room, Settlement, Store, Told,
+    self, Announcement, Claims, DeliveryFilter, DeliveryRow, Loaded, NewDelivery, Next, Overview, PlaceRow, Policy,
+    Poll, Room, Settlement, Store, Told,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -368,6 +368,19 @@ impl Pair {
         self.in_flight.clear();
     }
 
+    /// The first one becomes a store on other ground. What is under way dies with its process.
+    async fn move_to(&mut self, ground: Ground) {
+        let [moving, memory] = &mut self.sides;
+        (moving.store, memory.store) = (None, None);
+        store::migrate(&moving.ground.settings(), &ground.settings()).await.unwrap();
+        moving.ground = ground;
+        moving.store = Some(moving.ground.owner().await);
+        // Whoever moved it has counted what was under way; the next one to open it finds nothing.
+        drop(memory.ground.owner().await);
+        memory.store = Some(memory.ground.owner().await);
+        self.in_flight.clear();
+    }
+
     async fn compare(&self) {
         let seen = self.both(async |side| view(side.store()).await).await;
         assert!(seen.overview.ledger.is_balanced(), "{:?}", seen.overview.ledger);
@@ -470,6 +483,39 @@ proptest! {
     #[test]
     fn sqlite_does_what_memory_does_and_nothing_is_lost(seed in any::<u64>(), steps in steps()) {
         live_through(async { Ground::file() }, seed, &steps);
+    }
+}
+
+/// As before until it moves, and after it.
+fn live_through_a_move(to: impl Future<Output = Ground>, seed: u64, before: &[Step], after: &[Step]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut pair = Pair::of(Ground::file(), seed).await;
+        for step in before {
+            pair.step(step).await;
+        }
+        pair.compare().await;
+        pair.move_to(to.await).await;
+        pair.compare().await;
+        for step in after {
+            pair.step(step).await;
+            pair.compare().await;
+        }
+        pair.drain().await;
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_store_that_moved_to_postgres_is_the_store_it_was(seed in any::<u64>(), before in steps(), after in steps()) {
+        live_through_a_move(Ground::postgres(), seed, &before, &after);
+    }
+
+    #[test]
+    fn a_store_that_moved_to_another_file_is_the_store_it_was(seed in any::<u64>(), before in steps(), after in steps()) {
+        live_through_a_move(async { Ground::file() }, seed, &before, &after);
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use callboard::model::{DeliveryState, Outcome, Timestamp};
+use callboard::settings::Span;
 use callboard::store::{self, Next, Policy, Role, Settings, Settlement, Store, StoreError};
 
 use crate::postgres::Database;
@@ -113,6 +115,41 @@ async fn what_a_silent_replica_was_sending_is_unknown_and_its_late_answer_change
     second.settle(&arrived, &policy).await.unwrap();
     let (row, attempts) = first.delivery(&claimed.lead.id.to_string()).await.unwrap().unwrap();
     assert_eq!((row.state, attempts.len()), (DeliveryState::Delivered, 2));
+}
+
+/// One that thinks that a sender may be silent for long is not taken for dead by another that is in a hurry, nor the
+/// other way round.
+#[tokio::test]
+async fn where_replicas_differ_the_longer_silence_counts() {
+    let policy: Arc<dyn Policy> = Arc::new(Rules::default());
+    for patient_first in [true, false] {
+        let database = Database::create().await;
+        let patient = Settings { takeover_after: Span(Duration::from_secs(60)), ..Settings::of(database.url()) };
+        let hurried = Settings::of(database.url());
+        let (sender, other) = if patient_first { (&patient, &hurried) } else { (&hurried, &patient) };
+        let sender = store::open(sender, Role::Owner).await.unwrap();
+        let other = store::open(other, Role::Owner).await.unwrap();
+        sender.hold(&names()).await.unwrap();
+        other.hold(&names()).await.unwrap();
+        sender.record(&moved("r1", 1, &["ops"])).await.unwrap();
+        let claimed = sender.claim(at(1), store::Room { messages: 1, probes: 1 }, &policy).await.unwrap().claimed;
+        assert_eq!(claimed.len(), 1);
+        // Half a minute passes, in which only the other one was heard of.
+        let pass = "UPDATE replicas SET since = since - interval '30 s', seen_at = CASE
+            WHEN id = (SELECT max(id) FROM replicas) THEN seen_at ELSE seen_at - interval '30 s' END";
+        database.execute(pass).await;
+        assert_eq!(other.hold(&names()).await.unwrap().recovered, [], "patient first: {patient_first}");
+        database.execute(pass).await;
+        assert_eq!(other.hold(&names()).await.unwrap().recovered, [(room("ops"), 1)]);
+    }
+}
+
+#[test]
+fn a_send_never_outlasts_the_time_after_which_it_is_taken_over() {
+    for (seconds, problems) in [(14, 1), (15, 0), (600, 0), (601, 1)] {
+        let settings = Settings { takeover_after: Span(Duration::from_secs(seconds)), ..Settings::of("sqlite:x.db") };
+        assert_eq!(settings.check().len(), problems, "{seconds} s");
+    }
 }
 
 #[tokio::test]

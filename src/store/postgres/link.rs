@@ -13,8 +13,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, Statement};
 
-use crate::store::StoreError;
 use crate::store::sql::{Fault, Link, Result, Row, Session, Value};
+use crate::store::{StoreError, TRANSACTION};
 
 /// The one lock of all who write; they come one after another, as the verbs rely on. Any number that nobody else uses.
 const WRITING: i64 = 0x0043_616c_6c62_6f61;
@@ -26,7 +26,7 @@ pub const CONNECT: Duration = Duration::from_secs(3);
 /// One that was taken for dead comes back as itself: what it had under way is unknown, and nothing else is lost. After a
 /// gap it is heard of only since then.
 const BEAT: &str = "
-    INSERT INTO replicas (id) OVERRIDING SYSTEM VALUE VALUES (?1)
+    INSERT INTO replicas (id, takeover_ms) OVERRIDING SYSTEM VALUE VALUES (?1, ?2)
     ON CONFLICT (id) DO UPDATE SET
       since = CASE WHEN replicas.seen_at < clock_timestamp() - interval '6 seconds' THEN clock_timestamp()
         ELSE replicas.since END,
@@ -43,6 +43,8 @@ pub struct Target {
     pub name: Arc<str>,
     /// 0: none yet, or a command beside the service.
     pub replica: i64,
+    /// After how long of silence others may send again what it was sending.
+    pub takeover_ms: i64,
     /// The service hears of everything that is written by it.
     pub tells: bool,
 }
@@ -59,6 +61,7 @@ struct Connected {
     statements: RefCell<HashMap<String, Statement>>,
     runtime: Option<Runtime>,
     replica: i64,
+    takeover_ms: i64,
     /// It did not answer in time: nobody knows what it did, so it is not to be used again.
     broken: Cell<bool>,
 }
@@ -104,9 +107,10 @@ impl Connected {
                 }
             });
             let settings = format!(
-                "SET callboard.replica = '{}'; SET idle_in_transaction_session_timeout = '5s'; \
+                "SET callboard.replica = '{}'; SET idle_in_transaction_session_timeout = '{}s'; \
                  SET statement_timeout = '10s'; SET synchronous_commit = 'on'",
-                target.replica
+                target.replica,
+                TRANSACTION.as_secs()
             );
             client.batch_execute(&settings).await.map_err(|error| of(&error))?;
             Ok(client)
@@ -131,6 +135,7 @@ impl Connected {
             statements: RefCell::default(),
             runtime: Some(runtime),
             replica: target.replica,
+            takeover_ms: target.takeover_ms,
         })
     }
 
@@ -203,7 +208,7 @@ impl Session for Connected {
     }
 
     fn beat(&self) -> Result<()> {
-        self.execute(BEAT, &[self.replica.into()]).map(drop)
+        self.execute(BEAT, &[self.replica.into(), self.takeover_ms.into()]).map(drop)
     }
 }
 

@@ -15,21 +15,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::link::{PostgresLink, Target};
-pub use self::open::check;
+pub use self::open::{check, shown};
 use self::time::Time;
-use super::sql::{Database, Engine, Link, Readers, Result, Session, Writer, blocking, recover};
+use super::sql::{Database, Engine, Filling, Link, Readers, Result, Session, Writer, blocking, recover};
 use super::{Held, Role, Sharing, StoreError};
 use crate::model::{Clock, Destination};
 
-/// A replica that was not heard of for so long is taken for dead. Longer than a send's deadline of ten seconds, so that
-/// what it had under way has ended by then, however it ended.
-const SILENCE_MS: i64 = 15_000;
 /// Between two tries to reach a server at the start: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-const JOIN: &str = "INSERT INTO replicas DEFAULT VALUES RETURNING id";
+const JOIN: &str = "INSERT INTO replicas (takeover_ms) VALUES (?1) RETURNING id";
+/// That of others who live, where it is another one than ?1.
+const OTHER_TAKEOVER: &str = "
+    SELECT max(takeover_ms) FROM replicas
+    WHERE takeover_ms <> ?1 AND seen_at > clock_timestamp() - interval '15 seconds'";
 const LEAVE: &str = "DELETE FROM replicas WHERE id = ?1";
-/// Owners of what is under way who were not heard of for ?1 milliseconds.
+/// Owners of what is under way who were not heard of for ?1 milliseconds, nor for as long as they themselves think that
+/// a sender may be silent.
 const SILENT: &str = "
     SELECT DISTINCT d.owner FROM deliveries AS d
     WHERE d.state = 'in_flight'
@@ -39,7 +41,8 @@ const SILENT: &str = "
         WHERE me.id = ?2 AND me.since < clock_timestamp() - ?1::bigint * interval '1 millisecond')
       AND NOT EXISTS (
         SELECT 1 FROM replicas AS r
-        WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - ?1::bigint * interval '1 millisecond')";
+        WHERE r.id = d.owner
+          AND r.seen_at > clock_timestamp() - greatest(?1::bigint, r.takeover_ms) * interval '1 millisecond')";
 /// All replicas look again.
 const MOVE: &str = "INSERT INTO moves (replica) VALUES (0)";
 const FORGET: &str = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour'";
@@ -48,6 +51,10 @@ const LAST_MOVE: &str = "SELECT coalesce(max(number), 0) FROM moves WHERE replic
 const SHARED: &str = "SELECT value FROM shared WHERE name = ?1";
 const PUT_SHARED: &str = "
     INSERT INTO shared (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+const LIVING: &str = "SELECT 1 FROM replicas WHERE seen_at > clock_timestamp() - interval '15 seconds' LIMIT 1";
+/// The next delivery gets a number that none has.
+const COUNT_ON: &str = "
+    SELECT setval(pg_get_serial_sequence('deliveries', 'number'), max(number)) FROM deliveries HAVING max(number) > 0";
 /// Writes what stands there already.
 const PROBE: &str = "UPDATE ledger SET owed = owed WHERE id = 1";
 
@@ -59,15 +66,19 @@ pub struct Postgres {
     /// So far.
     recovered: Mutex<Vec<(Destination, u64)>>,
     replica: i64,
+    takeover_ms: i64,
     /// The last move of another one that was taken over.
     seen: AtomicI64,
     time: Arc<Time>,
+    /// For people.
+    name: Arc<str>,
 }
 
 impl Postgres {
     /// Within a tokio runtime. An owner waits for a server that can't be reached; a guest hears of that.
-    pub async fn open(url: &str, role: Role) -> Answer<Database<Postgres>> {
-        let target = open::target(url)?;
+    pub async fn open(url: &str, role: Role, takeover_after: Duration) -> Answer<Database<Postgres>> {
+        let takeover_ms = i64::try_from(takeover_after.as_millis()).unwrap_or(i64::MAX);
+        let target = Target { takeover_ms, ..open::target(url)? };
         let mut pause = None;
         loop {
             match Postgres::at(target.clone(), role).await {
@@ -92,33 +103,45 @@ impl Postgres {
     async fn at(target: Target, role: Role) -> Answer<Database<Postgres>> {
         let mut link = PostgresLink::to(target.clone());
         let name = Arc::clone(&target.name);
-        blocking(move || open::prepare(&mut link, &name)).await??;
+        blocking(move || open::prepare(&mut link, &name, role)).await??;
         let replica = if role == Role::Owner { join(&target).await? } else { 0 };
         let target = Target { replica, tells: role == Role::Guest, ..target };
+        let takeover_ms = target.takeover_ms;
         let writer = Writer::start(PostgresLink::to(target.clone()), &target.name);
         let name = Arc::clone(&target.name);
         let readers = Readers::new(&name, move || Ok(PostgresLink::to(target.clone())));
         let seen = AtomicI64::new(readers.read(move |session| last_move(session, replica)).await?);
         let time = Arc::new(readers.read(Time::of).await?);
-        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, seen, time }))
+        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, takeover_ms, seen, time, name }))
     }
 }
 
 async fn join(target: &Target) -> Answer<i64> {
     let mut link = PostgresLink::to(target.clone());
-    let name = Arc::clone(&target.name);
+    let (name, mine) = (Arc::clone(&target.name), target.takeover_ms);
     let joining = move || {
         link.begin_writing()?;
-        let id = link.session().one(JOIN, &[], |row| row.get(0)).map_err(|fault| fault.about(&name))?;
+        let session = link.session();
+        let asking = session.one(OTHER_TAKEOVER, &[mine.into()], |row| row.get::<Option<i64>>(0));
+        let theirs = asking.map_err(|fault| fault.about(&name))?;
+        let id = session.one(JOIN, &[mine.into()], |row| row.get(0)).map_err(|fault| fault.about(&name))?;
         link.commit()?;
+        if let Some(theirs) = theirs {
+            let (mine_s, theirs_s) = (mine / 1000, theirs / 1000);
+            tracing::warn!(
+                mine_s,
+                theirs_s,
+                "another replica has another store.takeover_after; for what either was sending the longer one counts"
+            );
+        }
         Ok(id)
     };
     blocking(joining).await?
 }
 
 /// What the dead had under way is unknown from now on.
-fn bury(session: &dyn Session) -> Result<Vec<(Destination, u64)>> {
-    let silent: Vec<i64> = session.all(SILENT, &[SILENCE_MS.into(), session.replica().into()], |row| row.get(0))?;
+fn bury(session: &dyn Session, takeover_ms: i64) -> Result<Vec<(Destination, u64)>> {
+    let silent: Vec<i64> = session.all(SILENT, &[takeover_ms.into(), session.replica().into()], |row| row.get(0))?;
     let mut found = Vec::new();
     for replica in silent {
         found.extend(recover(session, replica)?);
@@ -136,6 +159,13 @@ fn last_move(session: &dyn Session, replica: i64) -> Result<i64> {
 #[async_trait]
 impl Engine for Postgres {
     type Link = PostgresLink;
+
+    const FILLING: Filling =
+        Filling { with_numbers: "OVERRIDING SYSTEM VALUE", in_use: Some(LIVING), finish: Some(COUNT_ON) };
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
 
     fn writer(&self) -> &Writer<PostgresLink> {
         &self.writer
@@ -159,13 +189,13 @@ impl Engine for Postgres {
     }
 
     async fn hold(&self, names: &[String]) -> Answer<Held> {
-        let (names, time) = (names.to_vec(), Arc::clone(&self.time));
+        let (names, time, takeover_ms) = (names.to_vec(), Arc::clone(&self.time), self.takeover_ms);
         let holding = move |session: &dyn Session| {
             session.beat()?;
             session.execute(FORGET, &[])?;
             session.execute(FORGET_MOVES, &[])?;
             time.look(session)?;
-            let recovered = bury(session)?;
+            let recovered = bury(session, takeover_ms)?;
             Ok(Held { recovered, ..leases::hold(session, &names)? })
         };
         let held = self.writer.write(holding).await?;

@@ -9,8 +9,8 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
 use super::link::{CONNECT, PostgresLink, Target};
-use crate::store::StoreError;
 use crate::store::sql::{Fault, Link, Row, Value};
+use crate::store::{Role, StoreError};
 
 /// Numbered from 1, forward only; the table `schema` says how many a database has seen.
 const MIGRATIONS: [&str; 1] = [include_str!("../migrations/postgres/0001_init.sql")];
@@ -70,6 +70,21 @@ pub fn check(url: &str) -> Result<(), String> {
     parse(url).map(drop)
 }
 
+/// Which server and database that is; of what is no address, that it is one.
+pub fn shown(url: &str) -> String {
+    parse(url).map_or_else(|_| "PostgreSQL".to_owned(), |(config, _)| name(&config))
+}
+
+fn name(config: &Config) -> String {
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => name.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => String::new(),
+    };
+    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    format!("PostgreSQL at {host}, database {database}")
+}
+
 pub fn target(url: &str) -> Answer<Target> {
     let (config, tls) = parse(url).map_err(StoreError::Open)?;
     let mut connector = TlsConnector::builder();
@@ -81,20 +96,21 @@ pub fn target(url: &str) -> Answer<Target> {
         }
     }
     let connector = connector.build().map_err(|error| StoreError::Open(format!("TLS: {error}")))?;
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(name)) => name.clone(),
-        Some(Host::Unix(path)) => path.display().to_string(),
-        None => String::new(),
-    };
-    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
-    let name = format!("PostgreSQL at {host}, database {database}").into();
-    Ok(Target { config: config.into(), tls: MakeTlsConnector::new(connector), name, replica: 0, tells: false })
+    let name = name(&config).into();
+    Ok(Target {
+        config: config.into(),
+        tls: MakeTlsConnector::new(connector),
+        name,
+        replica: 0,
+        takeover_ms: 0,
+        tells: false,
+    })
 }
 
 /// Brings an older database, or an empty one, to the present schema. A newer one is refused.
-pub fn prepare(link: &mut PostgresLink, name: &str) -> Answer<()> {
+pub fn prepare(link: &mut PostgresLink, name: &str, role: Role) -> Answer<()> {
     link.begin_writing()?;
-    let prepared = migrate(link, name);
+    let prepared = migrate(link, name, role);
     match prepared {
         Ok(()) => link.commit(),
         Err(error) => {
@@ -104,7 +120,7 @@ pub fn prepare(link: &mut PostgresLink, name: &str) -> Answer<()> {
     }
 }
 
-fn migrate(link: &PostgresLink, name: &str) -> Answer<()> {
+fn migrate(link: &PostgresLink, name: &str, role: Role) -> Answer<()> {
     let asked = |error: Fault| error.about(name);
     let session = link.session();
     let text = |sql: &str| session.one(sql, &[], |row: &Row| row.get::<String>(0)).map_err(asked);
@@ -116,7 +132,8 @@ fn migrate(link: &PostgresLink, name: &str) -> Answer<()> {
     if text("SHOW server_encoding")? != "UTF8" {
         return Err(StoreError::Open(format!("{name} is not encoded in UTF-8; create one with ENCODING 'UTF8'")));
     }
-    if text("SHOW fsync")? != "on" {
+    // Said where it can be mended, and not by each command beside it.
+    if role == Role::Owner && text("SHOW fsync")? != "on" {
         tracing::warn!("{name} runs with fsync off: what it confirmed may be lost when its machine stops");
     }
     link.run("CREATE TABLE IF NOT EXISTS schema (id BIGINT PRIMARY KEY CHECK (id = 1), version BIGINT NOT NULL)")?;

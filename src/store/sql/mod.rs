@@ -4,6 +4,7 @@
 //! has to be tried again. An engine that many processes share takes a lock of its own for that.
 
 mod claims;
+mod moving;
 mod prunes;
 mod queues;
 mod readers;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+pub use self::moving::{Filling, Origin, fill};
 pub use self::readers::Readers;
 pub use self::readers::blocking;
 pub use self::session::{Fault, Result, Row, Session, Value};
@@ -58,6 +60,11 @@ pub trait Link: Send + 'static {
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
     type Link: Link;
+
+    const FILLING: Filling;
+
+    /// The store's, for people.
+    fn name(&self) -> String;
 
     fn writer(&self) -> &Writer<Self::Link>;
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Statement, ToSql, types};
 
 use super::faults::{Faults, sync_failed};
 use crate::store::StoreError;
-use crate::store::sql::{Fault, Link, Result, Row, Session, Value};
+use crate::store::sql::{Fault, Link, Origin, Result, Row, Session, Value};
 
 /// Closed before the lock is given back.
 pub struct SqliteLink {
@@ -51,6 +51,33 @@ impl Session for SqliteLink {
 
     fn beat(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+impl Origin for SqliteLink {
+    fn session(&self) -> &dyn Session {
+        self
+    }
+
+    fn each(&self, statement: &str, at_once: usize, take: &mut dyn FnMut(&[Row]) -> Result<()>) -> Result<()> {
+        let of = |error: rusqlite::Error| Fault::Store(self.faults.of(&error));
+        let mut statement = self.connection.prepare(statement).map_err(of)?;
+        let columns = statement.column_count();
+        let mut found = statement.query([]).map_err(of)?;
+        let mut rows = Vec::with_capacity(at_once);
+        while let Some(row) = found.next().map_err(of)? {
+            let values: rusqlite::Result<Vec<Value>> = (0..columns).map(|column| value(row, column)).collect();
+            rows.push(Row(values.map_err(of)?));
+            if rows.len() == at_once {
+                take(&rows)?;
+                rows.clear();
+            }
+        }
+        if rows.is_empty() { Ok(()) } else { take(&rows) }
+    }
+
+    fn name(&self) -> &str {
+        self.faults.path()
     }
 }
 

@@ -13,7 +13,7 @@ use self::faults::Faults;
 pub use self::link::SqliteLink;
 use self::open::Found;
 pub use self::open::migrate;
-use super::sql::{Database, Engine, Readers, Row, Session, Writer, blocking};
+use super::sql::{Database, Engine, Filling, Link, Readers, Row, Session, Writer, blocking};
 use super::{Held, Role, Sharing, StoreError};
 use crate::model::{Clock, Destination};
 
@@ -42,9 +42,32 @@ impl Sqlite {
     }
 }
 
+/// The store at `path`, to be moved from: nobody else writes to it as long as this is held. What was under way when
+/// its last process died is `unknown` in it, and its schema is the present one.
+pub async fn origin(path: &Path) -> Result<SqliteLink, StoreError> {
+    let faults = Faults::about(&path.display().to_string());
+    if !path.is_file() {
+        return Err(StoreError::Open(format!("there is no file {}", faults.path())));
+    }
+    let place = path.to_owned();
+    let opening = move || {
+        let Found { mut link, .. } = open::open(&place, Role::Owner, &faults)?;
+        open::verify(&place, &faults)?;
+        link.begin_writing()?;
+        Ok(link)
+    };
+    blocking(opening).await?
+}
+
 #[async_trait]
 impl Engine for Sqlite {
     type Link = SqliteLink;
+
+    const FILLING: Filling = Filling { with_numbers: "", in_use: None, finish: None };
+
+    fn name(&self) -> String {
+        self.faults.path().to_owned()
+    }
 
     fn writer(&self) -> &Writer<SqliteLink> {
         &self.writer

@@ -237,7 +237,7 @@ async fn the_program_ends_when_an_index_lacks_a_row() {
 }
 
 /// A row is written while the schema does not know of the index.
-fn lose_index_row(path: &Path) {
+pub fn lose_index_row(path: &Path) {
     let open = || {
         let connection = rusqlite::Connection::open(path).unwrap();
         connection.pragma_update(None, "writable_schema", "on").unwrap();

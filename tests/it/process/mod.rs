@@ -1,10 +1,12 @@
 //! The real program against a simulated DataWorks and a sink: started, killed, starved, stopped and started again.
 
-mod damage;
+pub mod damage;
 mod disk;
 mod kills;
+mod moving;
 mod nth;
 mod replicas;
+mod restored;
 mod sinks;
 mod starts;
 mod stops;
@@ -125,6 +127,17 @@ allow_private = ["127.0.0.0/8"]
         let path = self.folder.path().join("callboard.toml");
         let config = std::fs::read_to_string(&path).unwrap();
         std::fs::write(path, config + more).unwrap();
+    }
+
+    /// The same place, with its store at this server from now on.
+    fn move_to_server(&mut self, url: String) {
+        let path = self.folder.path().join("callboard.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        let before = self.server.clone().unwrap_or_else(|| format!("sqlite:{}/callboard.db", self.home.display()));
+        let moved = config.replace(&before, &url);
+        assert_ne!(moved, config, "the store is not where it was looked for");
+        std::fs::write(path, moved).unwrap();
+        self.server = Some(url);
     }
 
     fn log(&self) -> String {

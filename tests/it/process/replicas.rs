@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use callboard::demo::dataworks::Fault;
 use callboard::model::RunId;
 
-use super::{Books, Place, Process, finish, happen};
+use super::{Books, PROJECT, Place, Process, finish, happen};
 use crate::postgres::{Database, Server};
 use crate::results;
 use crate::sink::Answer;
@@ -24,6 +25,9 @@ struct Replica {
     process: Process,
 }
 
+/// Variables of the environment, for each replica or for all.
+type Environment<'a> = &'a [(&'a str, &'a str)];
+
 /// The processes and everything around them.
 struct Replicas {
     all: Vec<Replica>,
@@ -32,10 +36,15 @@ struct Replicas {
 
 impl Replicas {
     async fn start(place: Place) -> Replicas {
+        Replicas::start_each(place, [&[]; REPLICAS]).await
+    }
+
+    /// Each with an environment of its own.
+    async fn start_each(place: Place, each: [Environment<'_>; REPLICAS]) -> Replicas {
         let mut replicas = Replicas { all: Vec::new(), place };
         let mut listen = replicas.place.listen;
-        for _ in 0..REPLICAS {
-            let process = replicas.begin(listen);
+        for environment in each {
+            let process = replicas.begin(listen, environment);
             replicas.all.push(Replica { listen, process });
             listen = crate::sink::closed_port().await;
         }
@@ -43,11 +52,12 @@ impl Replicas {
         replicas
     }
 
-    fn begin(&self, listen: SocketAddr) -> Process {
+    fn begin(&self, listen: SocketAddr, environment: Environment<'_>) -> Process {
         let mut command = self.place.command(&["run"]);
         command.env("CALLBOARD__SERVER__LISTEN", listen.to_string());
         // Each of them polls.
         command.env("CALLBOARD__DATAWORKS__POLL__FASTEST", "100ms").env("CALLBOARD__DATAWORKS__POLL__SLOWEST", "200ms");
+        command.envs(environment.iter().copied());
         self.place.begin(command)
     }
 
@@ -76,17 +86,21 @@ impl Replicas {
     }
 
     fn restart(&mut self, index: usize, listen: SocketAddr) {
-        let process = self.begin(listen);
+        let process = self.begin(listen, &[]);
         self.all.insert(index, Replica { listen, process });
     }
 
     /// Each of them has tried to send by a channel of this kind.
     async fn have_all_tried(&self, kind: &str) -> bool {
+        self.have_all_counted(&format!("callboard_delivery_attempts_total{{channel_kind=\"{kind}\"")).await
+    }
+
+    /// Each of them has counted something in a metric that begins so.
+    async fn have_all_counted(&self, series: &str) -> bool {
         let pages = self.all.iter().map(|replica| self.place.page_at(replica.listen, "/metrics"));
         let pages = futures_util::future::join_all(pages).await;
-        let series = format!("callboard_delivery_attempts_total{{channel_kind=\"{kind}\"");
-        let attempts = |line: &str| line.starts_with(&series) && !line.ends_with(" 0");
-        pages.into_iter().all(|page| page.is_some_and(|(_, text)| text.lines().any(attempts)))
+        let counts = |line: &str| line.starts_with(series) && !line.ends_with(" 0");
+        pages.into_iter().all(|page| page.is_some_and(|(_, text)| text.lines().any(counts)))
     }
 
     async fn stop(&mut self) {
@@ -297,6 +311,141 @@ async fn a_robot_gets_no_more_from_three_replicas_than_from_one() {
     results::record("replicas: the pace of a robot", messages, Some(seed), &result);
 }
 
+/// A place with a workspace for each of the replicas.
+async fn with_a_workspace_for_each(database: &Database) -> Place {
+    let place = Place::at_server(database.url(), &["hook"]).await;
+    for (name, project) in ["finance", "marketing"].into_iter().zip(PROJECT + 1..) {
+        place.world.add_workspace(project);
+        place.configure(&format!(
+            "[[workspaces]]\nname = \"{name}\"\nregion = \"cn-shanghai\"\nproject_id = {project}\n"
+        ));
+    }
+    place
+}
+
+/// Each of them alone would like to spend all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_calls_of_all_replicas_stay_within_the_budget_of_one() {
+    const A_SECOND: u64 = 8;
+    const A_DAY: u64 = 200;
+    // Of the day's calls polls may spend 60 at once; the rest is for commands, or comes over the day.
+    const AT_ONCE: u64 = 60;
+    let database = Database::create().await;
+    let place = with_a_workspace_for_each(&database).await;
+    let _ = place.world.clone().with_budget(None, Some(AT_ONCE + 20));
+    let (second, day) = (A_SECOND.to_string(), A_DAY.to_string());
+    let budget = [
+        ("CALLBOARD__DATAWORKS__BUDGET__CALLS_PER_SECOND", second.as_str()),
+        ("CALLBOARD__DATAWORKS__BUDGET__CALLS_PER_DAY", day.as_str()),
+    ];
+    let began = Instant::now();
+    let replicas = Replicas::start_each(place, [&budget; REPLICAS]).await;
+    let world = &replicas.place.world;
+    let patient_until = Instant::now() + super::PATIENCE;
+    while world.total_calls() < AT_ONCE - 5 || !replicas.have_all_counted("callboard_api_calls_total").await {
+        let (calls, seconds) = (world.total_calls(), began.elapsed().as_secs());
+        assert!(calls <= A_SECOND * (seconds + 1), "{calls} calls in {seconds} s");
+        assert!(Instant::now() < patient_until, "{calls} calls, or not from all: {}", replicas.place.log());
+        tokio::time::sleep(super::LOOK).await;
+    }
+    // Nobody finds more than what is left.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let calls = world.total_calls();
+    assert!(calls <= AT_ONCE + 1, "{calls} calls");
+    assert_eq!(world.refusals(), Vec::<String>::new(), "DataWorks had to refuse calls");
+    results::record(
+        "replicas: one budget of calls",
+        1,
+        None,
+        &format!("{calls} calls of three replicas, none refused"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_refused_to_all_replicas_is_told_once_and_tried_by_one_of_them_a_minute() {
+    let database = Database::create().await;
+    let place = with_a_workspace_for_each(&database).await;
+    place.configure("[notices]\nchannels = [\"hook\"]\n");
+    let mut replicas = Replicas::start(place).await;
+    let world = replicas.place.world.clone();
+    let patient = 3 * super::PATIENCE;
+    let notices = |replicas: &Replicas| -> Vec<String> {
+        let seen = replicas.place.sink.accepted().into_iter().map(|seen| seen.json());
+        let notices = seen.filter(|json| json["type"] == "notice");
+        notices.map(|json| json["data"]["notice"].as_str().unwrap().to_owned()).collect()
+    };
+    let until = async |replicas: &Replicas, what: &str, happened: &dyn Fn(&Replicas) -> bool| {
+        let end = Instant::now() + patient;
+        while !happened(replicas) {
+            assert!(Instant::now() < end, "never happened: {what}: {}", replicas.place.log());
+            tokio::time::sleep(super::LOOK).await;
+        }
+    };
+
+    world.break_down(Fault::key_disabled());
+    let before = world.total_calls();
+    until(&replicas, "the notice", &|replicas| !notices(replicas).is_empty()).await;
+    let refused = world.total_calls() - before;
+    // What was on its way is answered well, or is the first to be refused.
+    assert!(refused <= 2 * REPLICAS as u64, "each finds out by one call: {refused}");
+    let known = world.total_calls();
+    until(&replicas, "the first of them tries", &|_| world.total_calls() > known).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(world.total_calls() - known, 1, "one tries for all");
+
+    world.recover();
+    let polled = [PROJECT, PROJECT + 1, PROJECT + 2].map(|project| {
+        world.add_run(project, callboard::demo::dataworks::RunSpec::online("after"));
+        project
+    });
+    until(&replicas, "all workspaces are polled again", &|replicas| {
+        replicas.place.told("run.started") >= 1 && world.total_calls() > known + 3 * polled.len() as u64
+    })
+    .await;
+    until(&replicas, "the end is told", &|replicas| notices(replicas).len() >= 2).await;
+    // Whoever finds out later has nothing to add.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    replicas.ready().await;
+    assert_eq!(notices(&replicas), ["source.denied", "source.back"]);
+    replicas.stop().await;
+}
+
+/// For longer than anybody waits for a sign of life. `NETWORK_CUTS=20` for more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_is_cut_before_one_replica_costs_nothing_and_it_comes_back_by_itself() {
+    let (cuts, seed) = (results::cases("NETWORK_CUTS", 1), results::seed());
+    println!("SEED={seed} repeats the moments of the cuts");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let database = Database::create().await;
+    let wires = [database.wire().await, database.wire().await, database.wire().await];
+    let environments = wires.each_ref().map(|wire| [("CALLBOARD__STORE__URL", wire.url.as_str())]);
+    let place = Place::at_server(database.url(), &HOOKS).await;
+    let mut replicas = Replicas::start_each(place, environments.each_ref().map(|one| one.as_slice())).await;
+    let mut runs = Vec::new();
+    for _ in 0..cuts {
+        for hook in HOOKS {
+            let late = (0..10).map(|_| Answer::Late(Duration::from_millis(random.u64(0..500))));
+            replicas.place.sink.answer(&format!("/hooks/{hook}"), late.collect::<Vec<_>>());
+        }
+        let lives = Duration::from_millis(random.u64(0..2_000));
+        replicas.live(lives, BUSY, &mut runs, &mut random).await;
+        let wire = &wires[random.usize(..REPLICAS)];
+        wire.cut();
+        replicas.live(Duration::from_secs(20), CALM, &mut runs, &mut random).await;
+        let before = replicas.place.sink.accepted().len();
+        replicas.live(Duration::from_secs(10), CALM, &mut runs, &mut random).await;
+        assert!(replicas.place.sink.accepted().len() > before, "SEED={seed}: the others don't go on");
+        wire.mend();
+        replicas.ready().await;
+    }
+    let books = replicas.end(&runs, &format!("SEED={seed}")).await;
+    assert!(
+        books.unknown <= (cuts * HOOKS.len()) as u64,
+        "SEED={seed}: more is in doubt than one replica had under way: {books}"
+    );
+    results::record("replicas: the network of one of three cut for 30 s", cuts, Some(seed), &books.to_string());
+}
+
 #[tokio::test]
 async fn a_start_while_the_server_is_away_waits_and_says_so_and_a_command_fails_at_once() {
     let nowhere = tempfile::tempdir().unwrap();
@@ -305,6 +454,11 @@ async fn a_start_while_the_server_is_away_waits_and_says_so_and_a_command_fails_
     let mut process = place.start();
     let waits = "the start waits for PostgreSQL";
     place.until("it says what it waits for", &mut process, async || place.log().contains(waits)).await;
+    assert!(place.answers("/healthz", 200).await, "it lives: nobody needs to start it again");
+    let (status, page) = place.page("/readyz").await.unwrap();
+    assert_eq!(status, 503, "{page}");
+    assert!(page.contains("the start waits for PostgreSQL at ") && !page.contains("hunter2"), "{page}");
+    assert!(place.answers("/metrics", 503).await, "there is nothing to show yet");
 
     let output = place.command(&["deliveries", "list"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

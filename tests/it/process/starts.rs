@@ -15,14 +15,24 @@ async fn a_second_process_on_the_same_store_says_so_and_leaves() {
     let place = Place::new().await;
     let mut process = place.start();
     place.ready(&mut process).await;
-    // Another port, the same store.
-    let other = crate::sink::closed_port().await;
-    let output = place.command(&["run"]).env("CALLBOARD__SERVER__LISTEN", other.to_string()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("is in use by another callboard; stop that one first"), "{said}");
+    // The same store, by the same address or another one.
+    for listen in [place.listen, crate::sink::closed_port().await] {
+        let output = place.command(&["run"]).env("CALLBOARD__SERVER__LISTEN", listen.to_string()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("is in use by another callboard; stop that one first"), "{said}");
+    }
     assert!(place.answers("/readyz", 200).await, "the first one is not disturbed");
     place.stop(process).await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let place = Place::new().await;
+    let _other = tokio::net::TcpListener::bind(place.listen).await.unwrap();
+    let (status, said) = place.refused().await;
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("can't listen on ") && said.contains("choose another server.listen"), "{said}");
 }
 
 #[tokio::test]

@@ -121,10 +121,12 @@ INSERT INTO ledger VALUES (1, 0, 0, 0, 0, 0, 0);
 
 -- Who serves, and when each was last heard of, by the clock of the database.
 CREATE TABLE replicas (
-    id      BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id          BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     -- it was heard of without a gap since then
-    since   TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
-    seen_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
+    since       TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
+    seen_at     TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
+    -- after how long of silence others may send again what it was sending
+    takeover_ms BIGINT NOT NULL
 );
 
 -- What one replica at a time tends: `workspace:KEY` polls it, `surface:NAME` is connected.
