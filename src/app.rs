@@ -508,7 +508,7 @@ async fn keep_house(
     while tokio::time::timeout(HOUSEKEEPING, stop.cancelled()).await.is_err() {
         let now = clock();
         let kept = async {
-            take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await?;
+            take_over(&tracker, &poller, &dispatcher, now).await?;
             tracker.keep_sight().await?;
             if outages.look(now).await? {
                 dispatcher.wake();
@@ -541,16 +541,13 @@ async fn keep_house(
 
 /// Takes over what another process wrote to the store since the last look.
 pub async fn take_over(
-    store: &dyn Store,
     tracker: &Tracker,
     poller: &Poller,
     dispatcher: &Dispatcher,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    // In this order: the first asks only once for each change.
-    if store.changed_elsewhere().await? || tracker.is_behind() {
-        let watched = tracker.watched();
-        tracker.reload().await?;
+    let watched = tracker.watched();
+    if tracker.take_over().await? {
         // Nobody waits for the long interval of a workspace that nobody watched.
         tracker.watched().difference(&watched).for_each(|workspace| poller.hurry(workspace, now));
         dispatcher.wake();

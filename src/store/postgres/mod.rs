@@ -5,10 +5,10 @@
 
 mod leases;
 mod link;
+mod moves;
 mod open;
 mod time;
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use self::link::{PostgresLink, Target};
 pub use self::open::check;
 use self::time::Time;
 use super::sql::{Database, Engine, Link, Readers, Result, Session, Writer, blocking, recover};
-use super::{Held, Role, Sharing, StoreError};
+use super::{Held, Moved, Role, Sharing, StoreError};
 use crate::model::{Clock, Destination};
 
 /// A replica that was not heard of for so long is taken for dead. Longer than a send's deadline of ten seconds, so that
@@ -40,11 +40,7 @@ const SILENT: &str = "
       AND NOT EXISTS (
         SELECT 1 FROM replicas AS r
         WHERE r.id = d.owner AND r.seen_at > clock_timestamp() - ?1::bigint * interval '1 millisecond')";
-/// All replicas look again.
-const MOVE: &str = "INSERT INTO moves (replica) VALUES (0)";
 const FORGET: &str = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour'";
-const FORGET_MOVES: &str = "DELETE FROM moves WHERE at < clock_timestamp() - interval '5 minutes'";
-const LAST_MOVE: &str = "SELECT coalesce(max(number), 0) FROM moves WHERE replica <> ?1";
 const SHARED: &str = "SELECT value FROM shared WHERE name = ?1";
 const PUT_SHARED: &str = "
     INSERT INTO shared (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
@@ -59,8 +55,6 @@ pub struct Postgres {
     /// So far.
     recovered: Mutex<Vec<(Destination, u64)>>,
     replica: i64,
-    /// The last move of another one that was taken over.
-    seen: AtomicI64,
     time: Arc<Time>,
 }
 
@@ -98,9 +92,8 @@ impl Postgres {
         let writer = Writer::start(PostgresLink::to(target.clone()), &target.name);
         let name = Arc::clone(&target.name);
         let readers = Readers::new(&name, move || Ok(PostgresLink::to(target.clone())));
-        let seen = AtomicI64::new(readers.read(move |session| last_move(session, replica)).await?);
         let time = Arc::new(readers.read(Time::of).await?);
-        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, seen, time }))
+        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, time }))
     }
 }
 
@@ -124,13 +117,9 @@ fn bury(session: &dyn Session) -> Result<Vec<(Destination, u64)>> {
         found.extend(recover(session, replica)?);
     }
     if !found.is_empty() {
-        session.execute(MOVE, &[])?;
+        session.execute(moves::MOVE, &[])?;
     }
     Ok(found)
-}
-
-fn last_move(session: &dyn Session, replica: i64) -> Result<i64> {
-    session.one(LAST_MOVE, &[replica.into()], |row| row.get(0))
 }
 
 #[async_trait]
@@ -163,7 +152,7 @@ impl Engine for Postgres {
         let holding = move |session: &dyn Session| {
             session.beat()?;
             session.execute(FORGET, &[])?;
-            session.execute(FORGET_MOVES, &[])?;
+            session.execute(moves::FORGET, &[])?;
             time.look(session)?;
             let recovered = bury(session)?;
             Ok(Held { recovered, ..leases::hold(session, &names)? })
@@ -196,9 +185,8 @@ impl Engine for Postgres {
         self.writer.write(sharing).await
     }
 
-    async fn changed_elsewhere(&self) -> Answer<bool> {
+    async fn moved(&self, since: Option<i64>) -> Answer<Moved> {
         let replica = self.replica;
-        let now = self.readers.read(move |session| last_move(session, replica)).await?;
-        Ok(self.seen.swap(now, Ordering::AcqRel) != now)
+        self.readers.read(move |session| moves::moved(session, since, replica)).await
     }
 }

@@ -141,7 +141,7 @@ CREATE TABLE shared (
 );
 
 -- What the replicas keep in memory and who moved it, for the others. Its numbers are in order of commit, because
--- transactions that write don't overlap. Rows are kept for five minutes.
+-- transactions that write don't overlap. Rows are kept for five minutes, and the last of the older ones.
 CREATE TABLE moves (
     number       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at           TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
@@ -153,6 +153,8 @@ CREATE TABLE moves (
 );
 
 CREATE INDEX moves_at ON moves (at);
+
+INSERT INTO moves (replica) VALUES (0);
 
 CREATE FUNCTION moved() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
