@@ -38,6 +38,8 @@ use crate::tracker::{Spans, Tracker};
 
 /// Between two looks whether another process wrote to the store.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Others that write all the time are not listened to all the time.
+const DEAF: Duration = Duration::from_millis(100);
 /// Between two prunings of what ended long ago.
 const PRUNING: Duration = Duration::from_secs(3600);
 /// Ended deliveries are kept this long, to be asked about.
@@ -505,7 +507,7 @@ async fn keep_house(
     let mut looked_at = clock();
     let mut pruned_at = looked_at;
     let mut failing = false;
-    while tokio::time::timeout(HOUSEKEEPING, stop.cancelled()).await.is_err() {
+    while rest(store.as_ref(), &stop).await {
         let now = clock();
         let kept = async {
             take_over(&tracker, &poller, &dispatcher, now).await?;
@@ -536,6 +538,19 @@ async fn keep_house(
             _ => {}
         }
         failing = kept.is_err();
+    }
+}
+
+/// Until it is time to look, or another process is said to have written. False at the stop.
+async fn rest(store: &dyn Store, stop: &CancellationToken) -> bool {
+    let told = async {
+        tokio::time::sleep(DEAF).await;
+        store.stirred().await;
+    };
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = told => true,
+        () = tokio::time::sleep(HOUSEKEEPING) => true,
     }
 }
 

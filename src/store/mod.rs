@@ -193,6 +193,10 @@ pub trait Store: Send + Sync {
     /// What other processes wrote since a look whose mark was `since`; without one, everything is to be loaded.
     async fn moved(&self, since: Option<i64>) -> Result<Moved, StoreError>;
 
+    /// Resolves when another process is said to have written since the last call. Not everything is said: look all the
+    /// same from time to time. Never, where nobody says anything.
+    async fn stirred(&self);
+
     /// Deletes deliveries that ended before `before`, with their attempts, and older changes that no delivery is left
     /// of; what was created before it and is still open becomes dead. Forgets destinations that nothing
     /// is owed to and nothing happened to since ([`Place::is_forgettable`]). In small steps, so that nobody waits long. Says

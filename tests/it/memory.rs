@@ -203,6 +203,9 @@ impl Store for MemoryStore {
             Ok(Moved { mark, moves: if since == Some(mark) { Moves::None } else { Moves::All } })
         })
     }
+    async fn stirred(&self) {
+        std::future::pending().await
+    }
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
         self.verb("prune", |truth| Ok(truth.prune(before)))
     }

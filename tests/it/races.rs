@@ -111,6 +111,9 @@ impl Store for Holding {
     async fn moved(&self, since: Option<i64>) -> Result<Moved, StoreError> {
         self.inner.moved(since).await
     }
+    async fn stirred(&self) {
+        self.inner.stirred().await;
+    }
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
         self.inner.prune(before).await
     }

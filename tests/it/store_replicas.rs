@@ -10,6 +10,7 @@ use callboard::store::{
     self, Loaded, Moves, Next, Part, Policy, Poll, Role, Settings, Settlement, Store, StoreError,
 };
 use callboard::tracker::{Spans, Tracker};
+use futures_util::FutureExt;
 
 use crate::postgres::Database;
 use crate::results;
@@ -228,6 +229,34 @@ async fn whoever_takes_over_what_moved_knows_what_one_knows_who_starts_anew() {
             assert_eq!(knowledge(&ours), knowledge(&anew), "SEED={seed}, after step {step}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_one_writes_the_others_are_told_at_once() {
+    let database = Database::create().await;
+    let (first, second) = (replica(&database).await, replica(&database).await);
+    let told = async |replica: &Arc<dyn Store>, what: &str| {
+        let told = tokio::time::timeout(Duration::from_secs(30), replica.stirred()).await;
+        assert!(told.is_ok(), "nobody said it: {what}");
+    };
+    // Each listens, and looks for what came before.
+    told(&first, "the first listens").await;
+    told(&second, "the second listens").await;
+    first.subscribe(&watch("w1", "r1", "ops"), None).await.unwrap();
+    told(&second, "a subscription").await;
+    assert!(first.stirred().now_or_never().is_none(), "it is told of what it wrote itself");
+    second.record(&moved("r1", 1, &["ops"])).await.unwrap();
+    told(&first, "a change").await;
+    let command = store::open(&Settings::of(database.url()), Role::Guest).await.unwrap();
+    command.revive(&room("ops"), at(20)).await.unwrap();
+    told(&first, "what a command did").await;
+    told(&second, "what a command did").await;
+
+    // Whoever is cut off listens again by himself.
+    while database.cut_off_one().await {}
+    told(&first, "it listens again").await;
+    second.unsubscribe("w1").await.unwrap();
+    told(&first, "after it was cut off").await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod leases;
 mod link;
+mod listen;
 mod moves;
 mod open;
 mod time;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::link::{PostgresLink, Target};
+use self::listen::Listener;
 pub use self::open::check;
 use self::time::Time;
 use super::sql::{Database, Engine, Link, Readers, Result, Session, Writer, blocking, recover};
@@ -56,6 +58,8 @@ pub struct Postgres {
     recovered: Mutex<Vec<(Destination, u64)>>,
     replica: i64,
     time: Arc<Time>,
+    /// A command is over before it would hear anything.
+    listener: Option<Listener>,
 }
 
 impl Postgres {
@@ -90,10 +94,11 @@ impl Postgres {
         let replica = if role == Role::Owner { join(&target).await? } else { 0 };
         let target = Target { replica, tells: role == Role::Guest, ..target };
         let writer = Writer::start(PostgresLink::to(target.clone()), &target.name);
+        let listener = (role == Role::Owner).then(|| Listener::start(target.clone()));
         let name = Arc::clone(&target.name);
         let readers = Readers::new(&name, move || Ok(PostgresLink::to(target.clone())));
         let time = Arc::new(readers.read(Time::of).await?);
-        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, time }))
+        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, time, listener }))
     }
 }
 
@@ -188,5 +193,12 @@ impl Engine for Postgres {
     async fn moved(&self, since: Option<i64>) -> Answer<Moved> {
         let replica = self.replica;
         self.readers.read(move |session| moves::moved(session, since, replica)).await
+    }
+
+    async fn stirred(&self) {
+        match &self.listener {
+            Some(listener) => listener.heard().await,
+            None => std::future::pending().await,
+        }
     }
 }

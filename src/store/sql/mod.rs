@@ -86,6 +86,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// See [`Store::moved`].
     async fn moved(&self, since: Option<i64>) -> std::result::Result<Moved, StoreError>;
+
+    /// See [`Store::stirred`].
+    async fn stirred(&self);
 }
 
 pub struct Database<E>(pub E);
@@ -235,6 +238,10 @@ impl<E: Engine> Store for Database<E> {
 
     async fn moved(&self, since: Option<i64>) -> Answer<Moved> {
         self.0.moved(since).await
+    }
+
+    async fn stirred(&self) {
+        self.0.stirred().await;
     }
 
     async fn prune(&self, before: Timestamp) -> Answer<u64> {

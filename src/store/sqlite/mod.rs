@@ -89,6 +89,10 @@ impl Engine for Sqlite {
         let mark = self.writer.write(data_version).await?;
         Ok(Moved { mark, moves: if since == Some(mark) { Moves::None } else { Moves::All } })
     }
+
+    async fn stirred(&self) {
+        std::future::pending().await
+    }
 }
 
 /// Counts what other connections committed. Asked on the writing connection, which itself never counts as one.

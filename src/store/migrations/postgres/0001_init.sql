@@ -176,3 +176,12 @@ CREATE TRIGGER runs_moved AFTER INSERT OR UPDATE OR DELETE ON runs
     FOR EACH ROW EXECUTE FUNCTION moved();
 CREATE TRIGGER workspaces_moved AFTER INSERT OR UPDATE OR DELETE ON workspaces
     FOR EACH ROW EXECUTE FUNCTION moved();
+
+-- Says at once that something moved, and who moved it.
+CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('callboard', coalesce(current_setting('callboard.replica', true), ''));
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER moves_told AFTER INSERT ON moves FOR EACH STATEMENT EXECUTE FUNCTION told();
