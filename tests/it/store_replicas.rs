@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callboard::metrics::Metrics;
 use callboard::model::{DeliveryState, Outcome, RunId, Timestamp, Workspace};
@@ -12,7 +12,7 @@ use callboard::store::{
 use callboard::tracker::{Spans, Tracker};
 use futures_util::FutureExt;
 
-use crate::postgres::Database;
+use crate::postgres::{Database, Server};
 use crate::results;
 use crate::store_scene::{Rules, at, moved, nothing, room, run_id, state, warehouse, watch};
 
@@ -267,6 +267,35 @@ async fn everybody_goes_by_the_clock_of_the_database() {
     let apart = (clocks[0]().as_millisecond() - clocks[1]().as_millisecond()).abs();
     assert!(apart < 1_000, "{apart} ms apart");
     assert!((clocks[0]().as_second() - Timestamp::now().as_second()).abs() < 5, "it is the same machine here");
+}
+
+/// As when the other one of a pair became the primary.
+#[tokio::test]
+async fn a_server_that_takes_no_writes_any_more_is_left_and_asked_anew() {
+    let server = Server::start();
+    let settings = Settings::of(server.url());
+    let store = store::open(&settings, Role::Owner).await.unwrap();
+    store.probe().await.unwrap();
+    server.execute("ALTER SYSTEM SET default_transaction_read_only = on");
+    server.execute("SELECT pg_reload_conf()");
+    let until = Instant::now() + Duration::from_secs(30);
+    let refused = loop {
+        match store.probe().await {
+            Ok(()) => assert!(Instant::now() < until, "it goes on writing"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&refused, StoreError::Away(said) if said.contains("takes no writes")), "{refused}");
+    let Err(refused) = store.probe().await else { panic!("it writes again") };
+    assert!(matches!(&refused, StoreError::Away(said) if said.contains("does not allow writes")), "{refused}");
+    let Err(refused) = store::open(&settings, Role::Guest).await else { panic!("a command can write") };
+    assert!(matches!(refused, StoreError::Away(_)), "{refused}");
+
+    server.execute("ALTER SYSTEM RESET default_transaction_read_only");
+    server.execute("SELECT pg_reload_conf()");
+    while let Err(error) = store.probe().await {
+        assert!(Instant::now() < until, "it does not write again: {error}");
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio_postgres::AsyncMessage;
 use super::link::Target;
 
 /// After a connection broke or could not be made.
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Listener {
     heard: Arc<Notify>,
