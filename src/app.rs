@@ -41,6 +41,8 @@ use crate::tracker::{Spans, Tracker};
 
 /// Between two looks whether another process wrote to the store.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Others that write all the time are not listened to all the time.
+const DEAF: Duration = Duration::from_millis(100);
 /// Between two prunings of what ended long ago.
 const PRUNING: Duration = Duration::from_secs(3600);
 /// Ended deliveries are kept this long, to be asked about.
@@ -510,10 +512,10 @@ async fn keep_house(
     let mut looked_at = clock();
     let mut pruned_at = looked_at;
     let mut failing = false;
-    while tokio::time::timeout(HOUSEKEEPING, stop.cancelled()).await.is_err() {
+    while rest(store.as_ref(), &stop).await {
         let now = clock();
         let kept = async {
-            take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await?;
+            take_over(&tracker, &poller, &dispatcher, now).await?;
             tracker.keep_sight().await?;
             if outages.look(now).await? {
                 dispatcher.wake();
@@ -544,18 +546,28 @@ async fn keep_house(
     }
 }
 
+/// Until it is time to look, or another process is said to have written. False at the stop.
+async fn rest(store: &dyn Store, stop: &CancellationToken) -> bool {
+    let told = async {
+        tokio::time::sleep(DEAF).await;
+        store.stirred().await;
+    };
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = told => true,
+        () = tokio::time::sleep(HOUSEKEEPING) => true,
+    }
+}
+
 /// Takes over what another process wrote to the store since the last look.
 pub async fn take_over(
-    store: &dyn Store,
     tracker: &Tracker,
     poller: &Poller,
     dispatcher: &Dispatcher,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    // In this order: the first asks only once for each change.
-    if store.changed_elsewhere().await? || tracker.is_behind() {
-        let watched = tracker.watched();
-        tracker.reload().await?;
+    let watched = tracker.watched();
+    if tracker.take_over().await? {
         // Nobody waits for the long interval of a workspace that nobody watched.
         tracker.watched().difference(&watched).for_each(|workspace| poller.hurry(workspace, now));
         dispatcher.wake();

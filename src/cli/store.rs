@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{Exit, Globals, counted, fail, print, print_json};
-use crate::store::{self, Moved, Settings};
+use crate::store::{self, Copied, Settings};
 
 /// Move an installation into another store
 #[derive(Debug, Args)]
@@ -50,8 +50,8 @@ impl Store {
     }
 }
 
-fn told(moved: &Moved) -> String {
-    let Moved { workspaces, runs, subscriptions, changes, deliveries, open, attempts, destinations } = *moved;
+fn told(moved: &Copied) -> String {
+    let Copied { workspaces, runs, subscriptions, changes, deliveries, open, attempts, destinations } = *moved;
     let count = |number: u64, noun: &str| counted(usize::try_from(number).unwrap_or(usize::MAX), noun);
     let deliveries = if deliveries == 1 { "1 delivery".to_owned() } else { format!("{deliveries} deliveries") };
     format!(

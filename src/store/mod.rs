@@ -110,7 +110,7 @@ pub enum Role {
     /// The service: the only one at a time. Brings the schema up to date, and turns what a dead process left in flight
     /// into `unknown`.
     Owner,
-    /// A command beside a service that may be running: reads, and writes what [`Store::changed_elsewhere`] shows.
+    /// A command beside a service that may be running: reads, and writes what [`Store::moved`] shows.
     Guest,
 }
 
@@ -137,7 +137,7 @@ pub async fn open(settings: &Settings, role: Role) -> Result<Arc<dyn Store>, Sto
 /// # Errors
 /// As [`open`], of either; [`StoreError::Taken`] where `to` holds anything, [`StoreError::InUse`] where a service runs on
 /// it. [`StoreError::Away`]: the server went away, at the very end perhaps: whether `to` is taken then tells.
-pub async fn migrate(from: &Settings, to: &Settings) -> Result<Moved, StoreError> {
+pub async fn migrate(from: &Settings, to: &Settings) -> Result<Copied, StoreError> {
     let Where::File(file) = from.at().map_err(StoreError::Open)? else {
         return Err(StoreError::Open("only an SQLite store is moved: sqlite:PATH".to_owned()));
     };
@@ -161,7 +161,7 @@ pub async fn migrate(from: &Settings, to: &Settings) -> Result<Moved, StoreError
 
 /// Rows that [`migrate`] moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Moved {
+pub struct Copied {
     pub workspaces: u64,
     pub runs: u64,
     pub subscriptions: u64,
@@ -267,8 +267,12 @@ pub trait Store: Send + Sync {
     /// Figures for metrics and the board.
     async fn overview(&self) -> Result<Overview, StoreError>;
 
-    /// Whether another process wrote to the store since the last call: reload what is kept in memory.
-    async fn changed_elsewhere(&self) -> Result<bool, StoreError>;
+    /// What other processes wrote since a look whose mark was `since`; without one, everything is to be loaded.
+    async fn moved(&self, since: Option<i64>) -> Result<Moved, StoreError>;
+
+    /// Resolves when another process is said to have written since the last call. Not everything is said: look all the
+    /// same from time to time. Never, where nobody says anything.
+    async fn stirred(&self);
 
     /// Deletes deliveries that ended before `before`, with their attempts, and older changes that no delivery is left
     /// of; what was created before it and is still open becomes dead. Forgets destinations that nothing
@@ -303,6 +307,33 @@ pub struct Loaded {
     pub subscriptions: Vec<Subscription>,
     pub runs: Vec<(WorkspaceKey, RunState)>,
     pub workspaces: Vec<WorkspaceState>,
+}
+
+/// What other processes wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// How far this look reaches, for the next one.
+    pub mark: i64,
+    pub moves: Moves,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moves {
+    None,
+    /// Of what the tracker keeps, this, or nothing.
+    Of(Box<Part>),
+    /// Nobody knows what: load everything.
+    All,
+}
+
+/// What moved, as it is now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Part {
+    pub loaded: Loaded,
+    /// Ids of subscriptions that are no more.
+    pub ended: Vec<String>,
+    /// Runs that the store does not know any more.
+    pub forgotten: Vec<(WorkspaceKey, RunId)>,
 }
 
 /// What is remembered of a workspace.

@@ -5,6 +5,7 @@
 //! older one is refused as stale and computed again. Subscribing to a run bumps its version too, so a poll that did
 //! not know the subscription yet can't record a change without it.
 
+mod loading;
 mod questions;
 
 use std::collections::{HashMap, HashSet};
@@ -16,6 +17,7 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use self::loading::Reached;
 use crate::diff::{self, Context, Step};
 use crate::metrics::{Metrics, OfKind};
 use crate::model::{
@@ -54,8 +56,7 @@ pub struct Tracker {
     workspaces: DashMap<WorkspaceKey, View>,
     subscriptions: DashMap<String, Arc<Subscription>>,
     by_scope: DashMap<Scope, Vec<Arc<Subscription>>>,
-    /// Counts what came and went in `subscriptions`, so that a reload does not undo what happened beside it.
-    subscribed: Mutex<u64>,
+    reached: Mutex<Reached>,
     /// A reload was begun and has not succeeded since.
     behind: AtomicBool,
     owed: Notify,
@@ -158,71 +159,17 @@ impl Tracker {
             workspaces: DashMap::new(),
             subscriptions: DashMap::new(),
             by_scope: DashMap::new(),
-            subscribed: Mutex::new(0),
+            reached: Mutex::default(),
             behind: AtomicBool::new(false),
             owed: Notify::new(),
         };
-        tracker.reload().await?;
+        tracker.take_over().await?;
         Ok(tracker)
     }
 
     /// Resolves when deliveries were recorded since the last call.
     pub async fn owed(&self) {
         self.owed.notified().await;
-    }
-
-    /// Takes over what another process wrote to the store.
-    pub async fn reload(&self) -> Result<(), StoreError> {
-        self.behind.store(true, Ordering::Release);
-        for _ in 0..TRIES {
-            let before = *self.subscribing();
-            let loaded = self.store.load().await?;
-            let mut count = self.subscribing();
-            if *count != before {
-                continue;
-            }
-            *count += 1;
-            for state in loaded.workspaces {
-                let mut view = self.workspaces.entry(state.key.clone()).or_default();
-                view.state = Some(state);
-            }
-            let stored = loaded.subscriptions.into_iter().map(Arc::new);
-            let all: Vec<_> = stored.chain(self.standing.iter().cloned()).collect();
-            let ids: HashSet<&str> = all.iter().map(|subscription| subscription.id.as_str()).collect();
-            // A poll may look at any moment: what stays must not be gone in between.
-            let gone =
-                self.subscriptions.iter().map(|entry| entry.key().clone()).filter(|id| !ids.contains(id.as_str()));
-            gone.collect::<Vec<_>>().iter().for_each(|id| self.remove(id));
-            all.into_iter().for_each(|subscription| self.add(subscription));
-            // Only now: a version that a subscription counted up must not be seen before that subscription.
-            let stored: HashSet<_> =
-                loaded.runs.iter().map(|(workspace, state)| (workspace.clone(), state.snapshot.id.clone())).collect();
-            for (workspace, state) in loaded.runs {
-                // What memory alone knows of this version, a doubt above all, is not to be lost.
-                if self.state(&workspace, &state.snapshot.id).is_none_or(|known| known.version < state.version) {
-                    self.remember(&workspace, state);
-                }
-            }
-            self.forget_elsewhere(&stored);
-            drop(count);
-            self.owed.notify_one();
-            self.behind.store(false, Ordering::Release);
-            return Ok(());
-        }
-        Err(StoreError::Failed("subscriptions change faster than they can be read".to_owned()))
-    }
-
-    /// Runs that whoever polls their workspace has forgotten.
-    fn forget_elsewhere(&self, stored: &HashSet<(WorkspaceKey, RunId)>) {
-        let mut elsewhere = HashSet::new();
-        for mut view in self.workspaces.iter_mut().filter(|view| view.elsewhere) {
-            let key = view.key().clone();
-            view.known.retain(|run| stored.contains(&(key.clone(), run.clone())));
-            elsewhere.insert(key);
-        }
-        if !elsewhere.is_empty() {
-            self.runs.retain(|id, _| !elsewhere.contains(&id.0) || stored.contains(id));
-        }
     }
 
     /// The last reload or write did not succeed: memory may lack what the store holds.
@@ -238,14 +185,14 @@ impl Tracker {
         result
     }
 
-    fn subscribing(&self) -> MutexGuard<'_, u64> {
-        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reached(&self) -> MutexGuard<'_, Reached> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Compares what a poll saw with what was remembered and records the difference, if there is one, together with
     /// the deliveries it owes. Returns the changes.
     pub async fn observe(&self, workspace: &Workspace, sight: Sight, at: Timestamp) -> Result<Vec<Change>, StoreError> {
-        for _ in 0..TRIES {
+        for nth in 0..TRIES {
             let Compared { poll, soft } = self.compare(workspace, &sight, at);
             let recorded = match &poll {
                 Some(poll) if is_planted(Bug::MemoryAheadOfStore) => {
@@ -264,6 +211,8 @@ impl Tracker {
             };
             match recorded {
                 Recorded::Done => return Ok(self.apply(workspace, sight, poll, soft, at)),
+                // Mostly somebody else has moved it. It may also be a subscription that memory has not heard of yet.
+                Recorded::Stale if nth == 0 && self.take_over().await? => {}
                 Recorded::Stale => self.reload().await?,
             }
         }
@@ -432,8 +381,8 @@ impl Tracker {
         drop(view);
         poll.runs.into_iter().for_each(|state| self.remember(&key, state));
         if !poll.ended.is_empty() {
-            let mut count = self.subscribing();
-            *count += 1;
+            let mut reached = self.reached();
+            reached.subscribed += 1;
             poll.ended.iter().for_each(|id| self.remove(id));
         }
         for change in &poll.changes {
@@ -510,8 +459,8 @@ impl Tracker {
             return Ok(Watched::Already);
         };
         {
-            let mut count = self.subscribing();
-            *count += 1;
+            let mut reached = self.reached();
+            reached.subscribed += 1;
             self.add(Arc::new(subscription));
             if let Some(stored) = stored {
                 self.catch_up(&workspace, *stored);
@@ -527,8 +476,8 @@ impl Tracker {
 
     pub async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError> {
         let existed = self.heard(self.store.unsubscribe(id).await)?;
-        let mut count = self.subscribing();
-        *count += 1;
+        let mut reached = self.reached();
+        reached.subscribed += 1;
         self.remove(id);
         Ok(existed)
     }

@@ -294,10 +294,10 @@ impl Bot {
 
     /// What housekeeping does each second.
     pub async fn keep_house(&self) {
-        let (store, tracker, dispatcher) = (self.store(), self.tracker(), self.dispatcher());
+        let (tracker, dispatcher) = (self.tracker(), self.dispatcher());
         let (poller, outages, now) = (Arc::clone(&self.life().poller), Arc::clone(&self.life().outages), self.now());
         self.within(async move {
-            app::take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await?;
+            app::take_over(&tracker, &poller, &dispatcher, now).await?;
             tracker.keep_sight().await?;
             outages.look(now).await
         })

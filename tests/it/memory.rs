@@ -14,8 +14,8 @@ use callboard::model::{
 };
 use callboard::planted::{Bug, is_planted};
 use callboard::store::{
-    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Ledger, Loaded, Next, Overview, PlaceRow, Policy,
-    Poll, Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told, WorkspaceState,
+    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Ledger, Loaded, Moved, Moves, Next, Overview,
+    PlaceRow, Policy, Poll, Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told, WorkspaceState,
 };
 use uuid::Uuid;
 
@@ -41,9 +41,8 @@ pub struct MemoryStore {
     truth: Arc<Mutex<Truth>>,
     faults: Mutex<Option<Faults>>,
     recovered: Mutex<Vec<(Destination, u64)>>,
-    /// Writes of this process, and those of others that it has heard of.
+    /// Writes of this process.
     own: AtomicU64,
-    heard: AtomicU64,
 }
 
 impl MemoryStore {
@@ -53,14 +52,7 @@ impl MemoryStore {
     }
 
     fn over(truth: Arc<Mutex<Truth>>) -> MemoryStore {
-        let written = truth.lock().unwrap().writes;
-        MemoryStore {
-            truth,
-            faults: Mutex::default(),
-            recovered: Mutex::default(),
-            own: AtomicU64::new(0),
-            heard: AtomicU64::new(written),
-        }
+        MemoryStore { truth, faults: Mutex::default(), recovered: Mutex::default(), own: AtomicU64::new(0) }
     }
 
     /// What is durable now, on its own and without faults: what a process finds that starts after all others died here.
@@ -208,11 +200,14 @@ impl Store for MemoryStore {
         let recovered = self.recovered.lock().unwrap().clone();
         self.verb("overview", |truth| Ok(truth.overview(recovered)))
     }
-    async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
-        self.verb("changed_elsewhere", |truth| {
-            let others = truth.writes - self.own.load(Ordering::Relaxed);
-            Ok(self.heard.swap(others, Ordering::Relaxed) != others)
+    async fn moved(&self, since: Option<i64>) -> Result<Moved, StoreError> {
+        self.verb("moved", |truth| {
+            let mark = i64::try_from(truth.writes - self.own.load(Ordering::Relaxed)).unwrap();
+            Ok(Moved { mark, moves: if since == Some(mark) { Moves::None } else { Moves::All } })
         })
+    }
+    async fn stirred(&self) {
+        std::future::pending().await
     }
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
         self.verb("prune", |truth| Ok(truth.prune(before)))

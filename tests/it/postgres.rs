@@ -186,6 +186,12 @@ impl Server {
         format!("postgres:///postgres?host={}&user=callboard", self.socket)
     }
 
+    /// Runs what its operator does.
+    pub fn execute(&self, sql: &str) {
+        let ran = Command::new("psql").args(["-qh", &self.socket, "-U", "callboard", "-c", sql, "postgres"]).output();
+        assert!(ran.as_ref().is_ok_and(|ran| ran.status.success()), "{sql}: {ran:?}");
+    }
+
     /// `kill -9`
     pub fn kill(&mut self) {
         self.order("kill");

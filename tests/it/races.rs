@@ -11,7 +11,7 @@ use callboard::model::{
     Workspace, WorkspaceKey,
 };
 use callboard::store::{
-    self, Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Loaded, Overview, PlaceRow, Policy, Poll,
+    self, Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Loaded, Moved, Overview, PlaceRow, Policy, Poll,
     Recorded, Role, Room, Settings, Settlement, Store, StoreError, Subscribed, Told,
 };
 use callboard::tracker::{Page, Sight, Spans, Tracker, Watched};
@@ -111,8 +111,11 @@ impl Store for Holding {
     async fn overview(&self) -> Result<Overview, StoreError> {
         self.inner.overview().await
     }
-    async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
-        self.inner.changed_elsewhere().await
+    async fn moved(&self, since: Option<i64>) -> Result<Moved, StoreError> {
+        self.inner.moved(since).await
+    }
+    async fn stirred(&self) {
+        self.inner.stirred().await;
     }
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
         self.inner.prune(before).await

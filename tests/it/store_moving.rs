@@ -2,7 +2,7 @@
 //! it was, random stores show (`store_random.rs`).
 
 use callboard::model::DeliveryState;
-use callboard::store::{self, DeliveryFilter, Moved, Next, Role, Settings, Store, StoreError};
+use callboard::store::{self, Copied, DeliveryFilter, Next, Role, Settings, Store, StoreError};
 
 use crate::postgres::Database;
 use crate::process::damage::lose_index_row;
@@ -37,7 +37,7 @@ async fn a_grown_store_moves_as_a_whole_and_what_was_under_way_is_unknown() {
     let (from, database) = (grown().await, Database::create().await);
     let to = Settings::of(database.url());
     let counts = store::migrate(&from.settings(), &to).await.unwrap();
-    let expected = Moved {
+    let expected = Copied {
         workspaces: 1,
         runs: 2,
         subscriptions: 1,

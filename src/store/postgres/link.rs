@@ -260,8 +260,8 @@ impl ToSql for Value {
 impl Link for PostgresLink {
     fn begin_writing(&mut self) -> Answer<()> {
         let tells = if self.target.tells { "; INSERT INTO moves (replica) VALUES (0)" } else { "" };
-        // A snapshot that is older than the lock would show what was.
-        let how = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+        // A snapshot that is older than the lock would show what was. A server that was set read-only is not overruled.
+        let how = "BEGIN ISOLATION LEVEL READ COMMITTED";
         self.begin(&format!("{how}; SELECT pg_advisory_xact_lock({WRITING}){tells}"))
     }
 
@@ -325,7 +325,8 @@ pub fn of(error: &tokio_postgres::Error) -> StoreError {
         _ if is_away(error) => StoreError::Away(cause.unwrap_or_else(|| error.to_string())),
         Some(code) if *code == SqlState::DISK_FULL => StoreError::Full,
         Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
-            StoreError::Failed("PostgreSQL takes no writes: it is a standby, or set read-only".to_owned())
+            // Another one may take them, or this one later: it is asked anew.
+            StoreError::Away("PostgreSQL takes no writes: it is a standby, or set read-only".to_owned())
         }
         _ => {
             let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();

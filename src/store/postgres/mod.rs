@@ -5,20 +5,22 @@
 
 mod leases;
 mod link;
+mod listen;
+mod moves;
 mod open;
 mod time;
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use self::link::{PostgresLink, Target};
+use self::listen::Listener;
 pub use self::open::{check, shown};
 use self::time::Time;
 use super::sql::{Database, Engine, Filling, Link, Readers, Result, Session, Writer, blocking, recover};
-use super::{Held, Role, Sharing, StoreError};
+use super::{Held, Moved, Role, Sharing, StoreError};
 use crate::model::{Clock, Destination};
 
 /// Between two tries to reach a server at the start: at first, and at most.
@@ -43,11 +45,7 @@ const SILENT: &str = "
         SELECT 1 FROM replicas AS r
         WHERE r.id = d.owner
           AND r.seen_at > clock_timestamp() - greatest(?1::bigint, r.takeover_ms) * interval '1 millisecond')";
-/// All replicas look again.
-const MOVE: &str = "INSERT INTO moves (replica) VALUES (0)";
 const FORGET: &str = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 hour'";
-const FORGET_MOVES: &str = "DELETE FROM moves WHERE at < clock_timestamp() - interval '5 minutes'";
-const LAST_MOVE: &str = "SELECT coalesce(max(number), 0) FROM moves WHERE replica <> ?1";
 const SHARED: &str = "SELECT value FROM shared WHERE name = ?1";
 const PUT_SHARED: &str = "
     INSERT INTO shared (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
@@ -67,11 +65,11 @@ pub struct Postgres {
     recovered: Mutex<Vec<(Destination, u64)>>,
     replica: i64,
     takeover_ms: i64,
-    /// The last move of another one that was taken over.
-    seen: AtomicI64,
     time: Arc<Time>,
     /// For people.
     name: Arc<str>,
+    /// A command is over before it would hear anything.
+    listener: Option<Listener>,
 }
 
 impl Postgres {
@@ -108,11 +106,20 @@ impl Postgres {
         let target = Target { replica, tells: role == Role::Guest, ..target };
         let takeover_ms = target.takeover_ms;
         let writer = Writer::start(PostgresLink::to(target.clone()), &target.name);
+        let listener = (role == Role::Owner).then(|| Listener::start(target.clone()));
         let name = Arc::clone(&target.name);
         let readers = Readers::new(&name, move || Ok(PostgresLink::to(target.clone())));
-        let seen = AtomicI64::new(readers.read(move |session| last_move(session, replica)).await?);
         let time = Arc::new(readers.read(Time::of).await?);
-        Ok(Database(Postgres { readers, writer, recovered: Mutex::default(), replica, takeover_ms, seen, time, name }))
+        Ok(Database(Postgres {
+            readers,
+            writer,
+            recovered: Mutex::default(),
+            replica,
+            takeover_ms,
+            time,
+            name,
+            listener,
+        }))
     }
 }
 
@@ -147,13 +154,9 @@ fn bury(session: &dyn Session, takeover_ms: i64) -> Result<Vec<(Destination, u64
         found.extend(recover(session, replica)?);
     }
     if !found.is_empty() {
-        session.execute(MOVE, &[])?;
+        session.execute(moves::MOVE, &[])?;
     }
     Ok(found)
-}
-
-fn last_move(session: &dyn Session, replica: i64) -> Result<i64> {
-    session.one(LAST_MOVE, &[replica.into()], |row| row.get(0))
 }
 
 #[async_trait]
@@ -193,7 +196,7 @@ impl Engine for Postgres {
         let holding = move |session: &dyn Session| {
             session.beat()?;
             session.execute(FORGET, &[])?;
-            session.execute(FORGET_MOVES, &[])?;
+            session.execute(moves::FORGET, &[])?;
             time.look(session)?;
             let recovered = bury(session, takeover_ms)?;
             Ok(Held { recovered, ..leases::hold(session, &names)? })
@@ -226,9 +229,15 @@ impl Engine for Postgres {
         self.writer.write(sharing).await
     }
 
-    async fn changed_elsewhere(&self) -> Answer<bool> {
+    async fn moved(&self, since: Option<i64>) -> Answer<Moved> {
         let replica = self.replica;
-        let now = self.readers.read(move |session| last_move(session, replica)).await?;
-        Ok(self.seen.swap(now, Ordering::AcqRel) != now)
+        self.readers.read(move |session| moves::moved(session, since, replica)).await
+    }
+
+    async fn stirred(&self) {
+        match &self.listener {
+            Some(listener) => listener.heard().await,
+            None => std::future::pending().await,
+        }
     }
 }

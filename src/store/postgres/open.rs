@@ -6,7 +6,7 @@ use std::time::Duration;
 use native_tls::{Certificate, TlsConnector};
 use postgres_native_tls::MakeTlsConnector;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::link::{CONNECT, PostgresLink, Target};
 use crate::store::sql::{Fault, Link, Row, Value};
@@ -60,6 +60,8 @@ fn parse(url: &str) -> Result<(Config, Tls), String> {
         Some(_) => return Err("sslmode is disable or verify-full, which is the default beyond this machine".to_owned()),
     };
     config.ssl_mode(if tls == Tls::Off { SslMode::Disable } else { SslMode::Require });
+    // Of several hosts the one that takes writes, whatever their order.
+    config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     config.application_name("callboard").connect_timeout(CONNECT);
     config.keepalives_idle(Duration::from_secs(10)).tcp_user_timeout(Duration::from_secs(10));
     Ok((config, tls))

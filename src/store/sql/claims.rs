@@ -1,6 +1,7 @@
 //! Claiming: whose turn it is, and what its message tells.
 //!
-//! Looks at each destination with a few seeks, however long its queue, and at a queue only where its message is made.
+//! Looks at all destinations with one statement, a few seeks for each however long its queue, and at a queue only where
+//! its message is made.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +18,6 @@ use crate::store::{Claims, Policy, Room};
 
 /// No retry waits longer: a day and its jitter. A moment further away was set by a clock that was ahead.
 const LONGEST_WAIT_MS: i64 = 29 * 3600 * 1000;
-/// Trouble, what ended well, progress: see `deliveries.urgent`.
-const LANES: [i64; 3] = [0, 1, 2];
 const UNREADABLE: &str = "its change can't be read";
 
 pub fn claim(session: &dyn Session, now: Timestamp, room: Room, policy: &Arc<dyn Policy>) -> Result<Claims> {
@@ -119,44 +118,41 @@ impl Claim<'_> {
 
     /// Urgent ones first, then what is due longest.
     fn candidates(&mut self) -> Result<Vec<Candidate>> {
+        let now = self.now.as_millisecond();
+        let turns = self.session.query(sql::TURNS, values![now, now + LONGEST_WAIT_MS])?;
         let mut found = Vec::new();
-        let mut after = String::new();
-        loop {
-            let next = self.session.first(sql::NEXT_DESTINATION, values![&after], |row| {
-                Ok((row.get::<String>(0)?, row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?))
-            })?;
-            let Some((name, lane, number, next_at)) = next else { break };
-            found.extend(self.candidate(&name, (lane, number, next_at))?);
-            after = name;
+        for lanes in turns.chunk_by(|one, next| one.0.first() == next.0.first()) {
+            found.extend(self.candidate(lanes)?);
         }
         found.sort_by_key(|candidate: &Candidate| (candidate.lane, candidate.next_at));
         Ok(found)
     }
 
-    /// `first` is the lane, number and moment of what its first lane waits for longest.
-    fn candidate(&mut self, name: &str, first: (i64, i64, i64)) -> Result<Option<Candidate>> {
-        if self.session.exists(sql::IN_FLIGHT, values![name])? {
-            return Ok(None);
-        }
-        let to = Destination::from(name.to_owned());
-        let place = queues::place(self.session, &to)?.unwrap_or_default();
+    /// `lanes`: the rows of one destination in `TURNS`.
+    fn candidate(&mut self, lanes: &[Row]) -> Result<Option<Candidate>> {
+        let Some(first) = lanes.first() else { return Ok(None) };
+        let to = Destination::from(first.get::<String>(0)?);
+        let place = queues::place_at(first, 4, &to)?.unwrap_or_default();
         let (policy, now) = (self.policy, self.now);
         let account = to.account().map(|account| self.account(account)).transpose()?;
-        let opens_at = policy.opens_at(&to, &place, account, now);
-        let Some(opens_at) = opens_at else { return Ok(None) };
-        let due = if first.2 <= self.now.as_millisecond() { Some(first) } else { self.due(name)? };
-        if opens_at > self.now {
-            let due_at = if due.is_some() { None } else { self.nearest(name)? };
-            self.at_the_latest(due_at.map_or(opens_at, |due_at| due_at.max(opens_at)));
-            return Ok(None);
-        }
-        let Some((lane, number, next_at)) = due else {
-            if let Some(at) = self.nearest(name)? {
-                self.at_the_latest(at);
+        let Some(opens_at) = policy.opens_at(&to, &place, account, now) else { return Ok(None) };
+        let mut nearest: Option<i64> = None;
+        for row in lanes {
+            let (lane, number, next_at) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            // Later than any retry waits: a wrong clock put it off.
+            if next_at <= now.as_millisecond() || next_at > now.as_millisecond() + LONGEST_WAIT_MS {
+                if opens_at <= now {
+                    return Ok(Some(Candidate { to, lane, number, next_at, place }));
+                }
+                self.at_the_latest(opens_at);
+                return Ok(None);
             }
-            return Ok(None);
-        };
-        Ok(Some(Candidate { to, lane, number, next_at, place }))
+            nearest = Some(nearest.map_or(next_at, |other| other.min(next_at)));
+        }
+        if let Some(nearest) = nearest {
+            self.at_the_latest(rows::from_millisecond(nearest)?.max(opens_at));
+        }
+        Ok(None)
     }
 
     fn has_room(&mut self, account: &Destination) -> Result<bool> {
@@ -178,35 +174,6 @@ impl Claim<'_> {
                 Ok(unknown.insert(place))
             }
         }
-    }
-
-    /// The first in its lane, urgent before progress: what is due, else what a wrong clock put off.
-    fn due(&self, name: &str) -> Result<Option<(i64, i64, i64)>> {
-        let now = self.now.as_millisecond();
-        for lane in LANES {
-            for (statement, moment) in [(sql::FIRST_DUE, now), (sql::FIRST_AFTER, now + LONGEST_WAIT_MS)] {
-                if let Some((number, at)) = self.first(statement, name, lane, moment)? {
-                    return Ok(Some((lane, number, at)));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn first(&self, statement: &str, name: &str, lane: i64, moment: i64) -> Result<Option<(i64, i64)>> {
-        let read = |row: &Row| Ok((row.get(0)?, row.get(1)?));
-        self.session.first(statement, values![name, lane, moment], read)
-    }
-
-    /// When something is due where nothing is.
-    fn nearest(&self, name: &str) -> Result<Option<Timestamp>> {
-        let mut nearest: Option<i64> = None;
-        for lane in LANES {
-            if let Some((_, at)) = self.first(sql::FIRST_AFTER, name, lane, self.now.as_millisecond())? {
-                nearest = Some(nearest.map_or(at, |other| other.min(at)));
-            }
-        }
-        nearest.map(rows::from_millisecond).transpose()
     }
 
     /// None: it holds, is given up, or can't be read.

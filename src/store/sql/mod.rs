@@ -9,7 +9,7 @@ mod prunes;
 mod queues;
 mod readers;
 mod reads;
-mod rows;
+pub mod rows;
 mod session;
 mod settles;
 mod statements;
@@ -29,7 +29,7 @@ pub use self::settles::recover;
 use self::statements as sql;
 pub use self::writer::Writer;
 use super::{
-    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Loaded, Overview, PlaceRow, Policy, Poll,
+    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Loaded, Moved, Overview, PlaceRow, Policy, Poll,
     Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told,
 };
 use crate::model::{Clock, Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey};
@@ -91,8 +91,11 @@ pub trait Engine: Send + Sync + 'static {
     /// See [`Store::share`].
     async fn share(&self, name: &str, change: Sharing) -> std::result::Result<(), StoreError>;
 
-    /// See [`Store::changed_elsewhere`].
-    async fn changed_elsewhere(&self) -> std::result::Result<bool, StoreError>;
+    /// See [`Store::moved`].
+    async fn moved(&self, since: Option<i64>) -> std::result::Result<Moved, StoreError>;
+
+    /// See [`Store::stirred`].
+    async fn stirred(&self);
 }
 
 pub struct Database<E>(pub E);
@@ -245,8 +248,12 @@ impl<E: Engine> Store for Database<E> {
         Ok(Overview { recovered: self.0.recovered(), ..overview })
     }
 
-    async fn changed_elsewhere(&self) -> Answer<bool> {
-        self.0.changed_elsewhere().await
+    async fn moved(&self, since: Option<i64>) -> Answer<Moved> {
+        self.0.moved(since).await
+    }
+
+    async fn stirred(&self) {
+        self.0.stirred().await;
     }
 
     async fn prune(&self, before: Timestamp) -> Answer<u64> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::reads;
 use super::session::{Fault, Result, Row, Session, Value};
 use super::{Database, Engine};
-use crate::store::{Ledger, Moved, StoreError};
+use crate::store::{Copied, Ledger, StoreError};
 
 /// Rows that are in memory at a time.
 const AT_ONCE: usize = 200;
@@ -52,12 +52,12 @@ const PUT_LEDGER: &str = "
     UPDATE ledger SET owed = ?1, merged = ?2, delivered = ?3, folded = ?4, suppressed = ?5, dead = ?6 WHERE id = 1";
 
 /// One transaction: everything or nothing.
-pub async fn fill<E: Engine>(target: &Database<E>, origin: impl Origin) -> std::result::Result<Moved, StoreError> {
+pub async fn fill<E: Engine>(target: &Database<E>, origin: impl Origin) -> std::result::Result<Copied, StoreError> {
     let name = target.0.name();
     target.0.writer().write(move |session| fill_within(session, &name, &E::FILLING, &origin)).await
 }
 
-fn fill_within(session: &dyn Session, name: &str, filling: &Filling, origin: &dyn Origin) -> Result<Moved> {
+fn fill_within(session: &dyn Session, name: &str, filling: &Filling, origin: &dyn Origin) -> Result<Copied> {
     refuse_what_is_there(session, name, filling)?;
     let mut counts = Vec::with_capacity(TABLES.len());
     for (table, columns, order) in TABLES {
@@ -78,7 +78,7 @@ fn fill_within(session: &dyn Session, name: &str, filling: &Filling, origin: &dy
     let [workspaces, runs, subscriptions, changes, deliveries, attempts, destinations] =
         counts.try_into().unwrap_or_default();
     let Ledger { open, .. } = after.ledger;
-    Ok(Moved { workspaces, runs, subscriptions, changes, deliveries, open, attempts, destinations })
+    Ok(Copied { workspaces, runs, subscriptions, changes, deliveries, open, attempts, destinations })
 }
 
 /// What goes wrong where the rows come from is about that store.

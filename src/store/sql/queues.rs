@@ -107,12 +107,19 @@ pub fn end_bound(session: &dyn Session, number: i64, at: i64, message_id: Option
     queues.iter().try_for_each(|queue| queue.mark_head(session))
 }
 
-/// None: nothing is remembered. What can't be read is forgotten, so that it stops nobody.
+/// None: nothing is remembered.
 pub fn place(session: &dyn Session, to: &Destination) -> Result<Option<Place>> {
-    let found = session.first(sql::PLACE, values![to.to_string()], |row| Ok(rows::json::<Place>(row, 0)))?;
-    Ok(found.and_then(|place| {
-        place.inspect_err(|error| tracing::error!(%to, %error, "what was remembered of it can't be read")).ok()
-    }))
+    let found = session.first(sql::PLACE, values![to.to_string()], |row| place_at(row, 0, to))?;
+    Ok(found.flatten())
+}
+
+/// What can't be read is forgotten, so that it stops nobody.
+pub fn place_at(row: &Row, column: usize, to: &Destination) -> Result<Option<Place>> {
+    if row.get::<Option<String>>(column)?.is_none() {
+        return Ok(None);
+    }
+    let place = rows::json::<Place>(row, column);
+    Ok(place.inspect_err(|error| tracing::error!(%to, %error, "what was remembered of it can't be read")).ok())
 }
 
 /// Writes what differs; nothing is remembered of a place like any other.

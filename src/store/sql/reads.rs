@@ -6,20 +6,13 @@ use super::rows;
 use super::session::{Fault, Result, Row, Session, Value, values};
 use super::statements as sql;
 use crate::model::{Change, DeliveryState, Destination, Place, RunId, Timestamp, WorkspaceKey};
-use crate::store::{Attempt, DeliveryFilter, DeliveryRow, Ledger, Loaded, Overview, PlaceRow, Told, WorkspaceState};
+use crate::store::{Attempt, DeliveryFilter, DeliveryRow, Ledger, Loaded, Overview, PlaceRow, Told};
 
 pub fn load(session: &dyn Session) -> Result<Loaded> {
     Ok(Loaded {
         subscriptions: session.all(sql::ALL_SUBSCRIPTIONS, &[], |row| rows::json(row, 0))?,
         runs: session.all(sql::ALL_RUNS, &[], |row| Ok((WorkspaceKey(row.get(2)?), rows::run(row)?)))?,
-        workspaces: session.all(sql::ALL_WORKSPACES, &[], |row| {
-            Ok(WorkspaceState {
-                key: WorkspaceKey(row.get(0)?),
-                baseline_at: rows::moment(row, 1)?,
-                horizon: rows::maybe_moment(row, 2)?,
-                seen_at: rows::maybe_moment(row, 3)?,
-            })
-        })?,
+        workspaces: session.all(sql::ALL_WORKSPACES, &[], rows::workspace)?,
     })
 }
 

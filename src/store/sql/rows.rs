@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::session::{Result, Row, unreadable};
-use crate::model::{Delivery, DeliveryState, Destination, Folding, News, RunState, Timestamp};
-use crate::store::{Attempt, DeliveryRow, StoreError};
+use crate::model::{Delivery, DeliveryState, Destination, Folding, News, RunState, Timestamp, WorkspaceKey};
+use crate::store::{Attempt, DeliveryRow, StoreError, WorkspaceState};
 
 pub fn to_json<T: Serialize>(value: &T) -> Result<String> {
     let unwritable = |error: serde_json::Error| StoreError::Failed(error.to_string());
@@ -42,6 +42,16 @@ pub fn maybe_moment(row: &Row, column: usize) -> Result<Option<Timestamp>> {
 /// Columns 0 and 1: version and state.
 pub fn run(row: &Row) -> Result<RunState> {
     Ok(RunState { version: row.get(0)?, ..json(row, 1)? })
+}
+
+/// The columns of `ALL_WORKSPACES`.
+pub fn workspace(row: &Row) -> Result<WorkspaceState> {
+    Ok(WorkspaceState {
+        key: WorkspaceKey(row.get(0)?),
+        baseline_at: moment(row, 1)?,
+        horizon: maybe_moment(row, 2)?,
+        seen_at: maybe_moment(row, 3)?,
+    })
 }
 
 pub fn state(row: &Row, column: usize) -> Result<DeliveryState> {

@@ -98,29 +98,43 @@ pub const MARK_HEAD: &str = "
 
 // ---------------------------------------------------------------------------------------------------------- claims
 
-/// The next destination, in order of name, with something to claim: its lane, its row, and when. One seek, however
-/// long its queue.
-pub const NEXT_DESTINATION: &str = "
-    SELECT destination, lane, number, next_at FROM deliveries INDEXED BY deliveries_due
-    WHERE head = 1 AND state IN ('pending', 'unknown') AND carrier IS NULL AND destination > ?1
-    ORDER BY destination, lane, next_at, number LIMIT 1";
-
-/// What a lane of a destination has waited for longest.
-pub const FIRST_DUE: &str = "
-    SELECT number, next_at FROM deliveries INDEXED BY deliveries_due
-    WHERE head = 1 AND state IN ('pending', 'unknown') AND carrier IS NULL
-      AND destination = ?1 AND lane = ?2 AND next_at <= ?3
-    ORDER BY next_at, number LIMIT 1";
-
-/// What is next in it after a moment.
-pub const FIRST_AFTER: &str = "
-    SELECT number, next_at FROM deliveries INDEXED BY deliveries_due
-    WHERE head = 1 AND state IN ('pending', 'unknown') AND carrier IS NULL
-      AND destination = ?1 AND lane = ?2 AND next_at > ?3
-    ORDER BY next_at, number LIMIT 1";
-
-pub const IN_FLIGHT: &str = "
-    SELECT 1 FROM deliveries INDEXED BY deliveries_in_flight WHERE destination = ?1 AND state = 'in_flight' LIMIT 1";
+/// The destinations that something waits for and that have nothing in flight, by name: of each lane the row whose turn
+/// it is, when that is due, and what is remembered of the destination. Its turn has what was due longest at ?1, else what
+/// is due after ?2 only, else what is due next. A few seeks for each, however long its queue.
+pub const TURNS: &str = "
+    WITH RECURSIVE owed (destination) AS (
+      SELECT * FROM (
+        SELECT destination FROM deliveries INDEXED BY deliveries_due
+        WHERE head = 1 AND state IN ('pending', 'unknown') AND carrier IS NULL
+        ORDER BY destination LIMIT 1) AS first
+      UNION ALL
+      SELECT (
+        SELECT d.destination FROM deliveries AS d INDEXED BY deliveries_due
+        WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
+          AND d.destination > owed.destination
+        ORDER BY d.destination LIMIT 1)
+      FROM owed WHERE owed.destination IS NOT NULL)
+    SELECT owed.destination, lanes.lane, turn.number, turn.next_at, known.place
+    FROM owed
+    CROSS JOIN (SELECT 0 AS lane UNION ALL SELECT 1 UNION ALL SELECT 2) AS lanes
+    JOIN deliveries AS turn ON turn.number = coalesce((
+      SELECT d.number FROM deliveries AS d INDEXED BY deliveries_due
+      WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
+        AND d.destination = owed.destination AND d.lane = lanes.lane AND d.next_at <= ?1
+      ORDER BY d.next_at, d.number LIMIT 1), (
+      SELECT d.number FROM deliveries AS d INDEXED BY deliveries_due
+      WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
+        AND d.destination = owed.destination AND d.lane = lanes.lane AND d.next_at > ?2
+      ORDER BY d.next_at, d.number LIMIT 1), (
+      SELECT d.number FROM deliveries AS d INDEXED BY deliveries_due
+      WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
+        AND d.destination = owed.destination AND d.lane = lanes.lane AND d.next_at > ?1
+      ORDER BY d.next_at, d.number LIMIT 1))
+    LEFT JOIN destinations AS known ON known.destination = owed.destination
+    WHERE owed.destination IS NOT NULL AND NOT EXISTS (
+      SELECT 1 FROM deliveries AS sent INDEXED BY deliveries_in_flight
+      WHERE sent.state = 'in_flight' AND sent.destination = owed.destination)
+    ORDER BY owed.destination, lanes.lane";
 
 /// Of a bot's rooms, whose names begin like its own.
 pub const COUNT_IN_FLIGHT: &str = "
@@ -414,7 +428,7 @@ mod tests {
     #[rustfmt::skip]
     const SEEKING: &[&str] = &[
         FIND_SUBSCRIPTION, FORGET_SEEN, RUN_VERSION, RUN, DELETE_RUN, SAW_WORKSPACE, LAST_NOTICE, COUNT_OWED, QUEUE_HEAD,
-        MARK_HEAD, NEXT_DESTINATION, FIRST_DUE, FIRST_AFTER, IN_FLIGHT, COUNT_IN_FLIGHT, HEAD, PREFIX, FOLDABLE_QUEUES, DELIVERY, BIND,
+        MARK_HEAD, COUNT_IN_FLIGHT, HEAD, PREFIX, FOLDABLE_QUEUES, DELIVERY, BIND,
         BOUND, CLAIM, PLACE, DROP_PLACE, SETTLE_ATTEMPT, BY_EXACT_ID, AGAIN, END, ALONE, UNFOLD, END_BOUND,
         FREE_BOUND, UNFOLD_FROM, MAY_BE_TOLD, RETRY, MAKE_DUE, OPEN_BETWEEN, NEWEST_CHANGES, ATTEMPTS, OLDEST_OPEN, IS_EXPIRED,
         DELETE_OLD_DELIVERY, DELETE_TOLD, COUNT_DELETED, DELETE_OLD_CHANGE, LEDGER,
@@ -423,7 +437,7 @@ mod tests {
     /// All others.
     #[rustfmt::skip]
     const OTHERS: &[&str] = &[
-        ALL_IN_FLIGHT, RELEASE_ATTEMPT, RELEASE_DELIVERY,
+        TURNS, ALL_IN_FLIGHT, RELEASE_ATTEMPT, RELEASE_DELIVERY,
         INSERT_SUBSCRIPTION, INSERT_SEEN, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
         ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
         PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION,
@@ -459,10 +473,6 @@ mod tests {
             "it looks at more than one destination: {plan_of_count:#?}"
         );
         for (sql, index) in [
-            (NEXT_DESTINATION, "deliveries_due (destination>?)"),
-            (FIRST_DUE, "deliveries_due (destination=? AND lane=? AND next_at<?)"),
-            (FIRST_AFTER, "deliveries_due (destination=? AND lane=? AND next_at>?)"),
-            (IN_FLIGHT, "deliveries_in_flight (destination=?)"),
             (QUEUE_HEAD, "deliveries_open (destination=? AND workspace=? AND run=?)"),
             (MARK_HEAD, "deliveries_open (destination=? AND workspace=? AND run=?)"),
             (BOUND, "deliveries_bound (carrier=?)"),
@@ -473,6 +483,29 @@ mod tests {
             let plan = plan(&connection, sql);
             let mut seeks = plan.iter().filter(|step| step.starts_with("SEARCH") && !step.contains("attempts"));
             assert!(seeks.all(|step| step.contains(index)), "{sql}\n{plan:#?}");
+        }
+    }
+
+    #[test]
+    fn whose_turn_it_is_is_found_by_seeks_for_each_destination() {
+        let plan = plan(&migrated(), TURNS);
+        let of = |beginning: &str| -> Vec<&str> {
+            plan.iter().map(String::as_str).filter(|step| step.starts_with(beginning)).collect()
+        };
+        assert_eq!(of("SCAN deliveries"), ["SCAN deliveries USING COVERING INDEX deliveries_due"], "the first name");
+        assert_eq!(
+            of("SEARCH d "),
+            ["destination>?", "next_at<?", "next_at>?", "next_at>?"].map(|until| {
+                let lane = if until.starts_with("next") { "destination=? AND lane=? AND " } else { "" };
+                format!("SEARCH d USING COVERING INDEX deliveries_due ({lane}{until})")
+            })
+        );
+        for (table, key) in [("turn", "rowid=?"), ("known", "destination=?"), ("sent", "destination=?")] {
+            let seeks = of(&format!("SEARCH {table} "));
+            assert!(seeks.len() == 1 && seeks[0].contains(key), "{table}: {plan:#?}");
+        }
+        for table in ["d", "turn", "known", "sent"] {
+            assert_eq!(of(&format!("SCAN {table} ")), [""; 0], "{plan:#?}");
         }
     }
 }

@@ -5,7 +5,6 @@ mod link;
 mod open;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 
@@ -14,7 +13,7 @@ pub use self::link::SqliteLink;
 use self::open::Found;
 pub use self::open::migrate;
 use super::sql::{Database, Engine, Filling, Link, Readers, Row, Session, Writer, blocking};
-use super::{Held, Role, Sharing, StoreError};
+use super::{Held, Moved, Moves, Role, Sharing, StoreError};
 use crate::model::{Clock, Destination};
 
 pub struct Sqlite {
@@ -24,8 +23,6 @@ pub struct Sqlite {
     path: PathBuf,
     faults: Faults,
     recovered: Vec<(Destination, u64)>,
-    /// `PRAGMA data_version` of the writing connection at the last look.
-    seen: AtomicI64,
 }
 
 impl Sqlite {
@@ -37,8 +34,7 @@ impl Sqlite {
         let (theirs, place) = (faults.clone(), path.to_owned());
         let readers = Readers::new(faults.path(), move || open::read(&place, &theirs));
         let writer = Writer::start(link, faults.path());
-        let seen = AtomicI64::new(writer.write(data_version).await?);
-        Ok(Database(Sqlite { readers, writer, path: path.to_owned(), faults, recovered, seen }))
+        Ok(Database(Sqlite { readers, writer, path: path.to_owned(), faults, recovered }))
     }
 }
 
@@ -111,9 +107,14 @@ impl Engine for Sqlite {
         Err(StoreError::Failed("nobody else serves from it".to_owned()))
     }
 
-    async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
-        let now = self.writer.write(data_version).await?;
-        Ok(self.seen.swap(now, Ordering::AcqRel) != now)
+    /// That somebody wrote is known, and not what.
+    async fn moved(&self, since: Option<i64>) -> Result<Moved, StoreError> {
+        let mark = self.writer.write(data_version).await?;
+        Ok(Moved { mark, moves: if since == Some(mark) { Moves::None } else { Moves::All } })
+    }
+
+    async fn stirred(&self) {
+        std::future::pending().await
     }
 }
 

@@ -386,11 +386,8 @@ impl Life {
     }
 
     fn housekeeping(&mut self) {
-        let store = Arc::clone(&self.store);
         self.within(async |process| {
-            if store.changed_elsewhere().await == Ok(true) || process.tracker.is_behind() {
-                let _ = process.tracker.reload().await;
-            }
+            let _ = process.tracker.take_over().await;
             let _ = process.tracker.keep_sight().await;
             process.dispatcher.wake();
         });

@@ -143,7 +143,7 @@ CREATE TABLE shared (
 );
 
 -- What the replicas keep in memory and who moved it, for the others. Its numbers are in order of commit, because
--- transactions that write don't overlap. Rows are kept for five minutes.
+-- transactions that write don't overlap. Rows are kept for five minutes, and the last of the older ones.
 CREATE TABLE moves (
     number       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at           TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
@@ -155,6 +155,8 @@ CREATE TABLE moves (
 );
 
 CREATE INDEX moves_at ON moves (at);
+
+INSERT INTO moves (replica) VALUES (0);
 
 CREATE FUNCTION moved() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -176,6 +178,15 @@ CREATE TRIGGER runs_moved AFTER INSERT OR UPDATE OR DELETE ON runs
     FOR EACH ROW EXECUTE FUNCTION moved();
 CREATE TRIGGER workspaces_moved AFTER INSERT OR UPDATE OR DELETE ON workspaces
     FOR EACH ROW EXECUTE FUNCTION moved();
+
+-- Says at once that something moved, and who moved it.
+CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('callboard', coalesce(current_setting('callboard.replica', true), ''));
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER moves_told AFTER INSERT ON moves FOR EACH STATEMENT EXECUTE FUNCTION told();
 
 -- requests that must not be obeyed twice
 CREATE TABLE seen (
