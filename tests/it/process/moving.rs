@@ -41,6 +41,12 @@ async fn a_watch_made_on_sqlite_hears_of_the_next_change_on_postgres_once() {
     place.sink.forget_answers("/hooks/hook");
     let mut process = place.start();
     place.ready(&mut process).await;
+    // The server of the tests does not sync: the service says so, and not each command beside it.
+    let listed = place.command(&["deliveries", "list"]).output().unwrap();
+    let said = String::from_utf8_lossy(&listed.stderr);
+    assert!(listed.status.success() && !said.contains("fsync"), "{said}");
+    assert_eq!(place.log().matches("runs with fsync off").count(), 1, "{}", place.log());
+
     place.world.advance(PROJECT, &run).unwrap();
     place.until("the watcher hears of the next", &mut process, async || heard(&place, "watcher") == [2, 3]).await;
     finish(&place.world, std::slice::from_ref(&run));
