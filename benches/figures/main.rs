@@ -16,7 +16,11 @@
 mod backlog;
 mod neighbours;
 mod place;
+#[path = "../../tests/it/postgres.rs"]
+#[allow(dead_code, reason = "the tests ask for more")]
+mod postgres;
 mod recovery;
+mod replicas;
 #[path = "../../tests/it/results.rs"]
 mod results;
 mod seed;
@@ -38,6 +42,9 @@ async fn main() {
     }
     if is_asked("neighbours") {
         neighbours::measure().await;
+    }
+    if is_asked("replicas") {
+        replicas::measure().await;
     }
     if is_asked("soak") {
         soak::measure().await;

@@ -18,6 +18,11 @@ const SECRET: &str = "simulated-access-key-secret";
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(15);
 
+/// Of a workspace.
+pub fn name(project: i64) -> String {
+    if project == PROJECT { "warehouse".to_owned() } else { format!("warehouse-{project}") }
+}
+
 /// A channel of the configuration. `url` replaces that of the sink.
 pub struct Way {
     pub name: String,
@@ -38,6 +43,7 @@ impl Way {
 pub struct Place {
     pub world: World,
     pub sinks: Sinks,
+    store: Option<String>,
     folder: tempfile::TempDir,
     listen: SocketAddr,
     http: reqwest::Client,
@@ -52,8 +58,19 @@ impl Place {
 
     /// Several groups: each hears of the runs of one creator, whose id is its place among them.
     pub async fn in_groups(groups: &[&[Way]], poll: &str, on: &[&str]) -> Place {
+        Place::with(None, 1, groups, poll, on).await
+    }
+
+    /// For several replicas, with the store at `url`. Workspaces have the numbers from [`PROJECT`] on; every channel
+    /// hears of all.
+    pub async fn shared(url: String, workspaces: i64, ways: &[Way], poll: &str) -> Place {
+        Place::with(Some(url), workspaces, &[ways], poll, &[]).await
+    }
+
+    async fn with(store: Option<String>, workspaces: i64, groups: &[&[Way]], poll: &str, on: &[&str]) -> Place {
         let world = World::new(KEY, SECRET);
-        world.add_workspace(PROJECT);
+        let projects = PROJECT..PROJECT + workspaces;
+        projects.clone().for_each(|project| world.add_workspace(project));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
@@ -68,26 +85,26 @@ impl Place {
 [server]
 listen = "{listen}"
 [store]
-url = "sqlite:{folder}/callboard.db"
+url = "{url}"
 [dataworks]
 endpoint = "{endpoint}"
 credentials = {{ access_key_id = "{KEY}", access_key_secret = "{SECRET}" }}
 poll = {{ fastest = "{poll}", slowest = "{poll}", waiting_after = "1d" }}
 budget = {{ edition = "enterprise", calls_per_second = 1000, calls_per_day = 100000000 }}
-[[workspaces]]
-name = "warehouse"
-region = "cn-shanghai"
-project_id = {PROJECT}
 [network]
 allow_private = ["127.0.0.0/8"]
 "#,
-            folder = folder.path().display()
+            url = store.clone().unwrap_or_else(|| format!("sqlite:{}/callboard.db", folder.path().display())),
         );
-        for (number, ways) in groups.iter().enumerate() {
-            let names: Vec<&str> = ways.iter().map(|way| way.name.as_str()).collect();
-            config += &format!("[[subscriptions]]\nworkspace = \"warehouse\"\nchannels = {names:?}\non = {on:?}\n");
-            if groups.len() > 1 {
-                config += &format!("creators = [\"{number}\"]\n");
+        for project in projects {
+            let name = name(project);
+            config += &format!("[[workspaces]]\nname = \"{name}\"\nregion = \"cn-shanghai\"\nproject_id = {project}\n");
+            for (number, ways) in groups.iter().enumerate() {
+                let names: Vec<&str> = ways.iter().map(|way| way.name.as_str()).collect();
+                config += &format!("[[subscriptions]]\nworkspace = \"{name}\"\nchannels = {names:?}\non = {on:?}\n");
+                if groups.len() > 1 {
+                    config += &format!("creators = [\"{number}\"]\n");
+                }
             }
         }
         for way in groups.iter().copied().flatten() {
@@ -96,7 +113,7 @@ allow_private = ["127.0.0.0/8"]
         }
         std::fs::write(folder.path().join("callboard.toml"), config).unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Place { world, sinks, folder, listen, http, _stop: stop.drop_guard() }
+        Place { world, sinks, store, folder, listen, http, _stop: stop.drop_guard() }
     }
 
     pub fn store_file(&self) -> PathBuf {
@@ -104,27 +121,38 @@ allow_private = ["127.0.0.0/8"]
     }
 
     pub fn settings(&self) -> Settings {
-        Settings::of(format!("sqlite:{}", self.store_file().display()))
+        let file = || format!("sqlite:{}", self.store_file().display());
+        Settings::of(self.store.clone().unwrap_or_else(file))
     }
 
     /// The program as it is started anywhere, its log in a file.
     pub fn start(&self) -> Process {
+        self.start_at(self.listen)
+    }
+
+    /// One of several.
+    pub fn start_at(&self, listen: SocketAddr) -> Process {
         let log = self.folder.path().join("log.txt");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_callboard"));
         command.arg("run").arg("--config").arg(self.folder.path().join("callboard.toml")).env_clear();
+        command.env("CALLBOARD__SERVER__LISTEN", listen.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Process(command.spawn().unwrap())
     }
 
-    async fn page(&self, path: &str) -> Option<(u16, String)> {
-        let answer = self.http.get(format!("http://{}{path}", self.listen)).send().await.ok()?;
+    async fn page(&self, listen: SocketAddr, path: &str) -> Option<(u16, String)> {
+        let answer = self.http.get(format!("http://{listen}{path}")).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
     pub async fn ready(&self) {
+        self.ready_at(self.listen).await;
+    }
+
+    pub async fn ready_at(&self, listen: SocketAddr) {
         let end = Instant::now() + PATIENCE;
-        while self.page("/readyz").await.is_none_or(|(status, _)| status != 200) {
+        while self.page(listen, "/readyz").await.is_none_or(|(status, _)| status != 200) {
             assert!(Instant::now() < end, "it does not become ready: {}", self.log());
             tokio::time::sleep(LOOK).await;
         }
@@ -132,7 +160,7 @@ allow_private = ["127.0.0.0/8"]
 
     /// A figure of `/metrics`.
     pub async fn metric(&self, name: &str) -> Option<f64> {
-        let (_, text) = self.page("/metrics").await?;
+        let (_, text) = self.page(self.listen, "/metrics").await?;
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use callboard::demo::dataworks::{RunSpec, World};
 use callboard::model::{
-    Change, ChangeKind, Destination, Outcome, Place, Plan, Queue, RunId, RunState, Snapshot, Stage, Status, Timestamp,
-    Workspace,
+    Change, ChangeKind, Destination, Outcome, Place, Plan, Queue, RunId, RunState, Scope, Selector, Snapshot, Stage,
+    Status, Subscription, Timestamp, Workspace,
 };
 use callboard::store::{
     Announcement, NewDelivery, Next, Policy, Poll, Recorded, Role, Room, Settings, Settlement, Store, WorkspaceState,
@@ -15,24 +15,30 @@ use callboard::store::{
 };
 use uuid::Uuid;
 
-use crate::place::PROJECT;
+use crate::place::{PROJECT, name};
 
 /// Changes of a run: its first stage begins before anybody looks, its end is the last.
 pub const CHANGES: usize = 10;
 
-fn workspace() -> Workspace {
-    Workspace { name: "warehouse".to_owned(), region: "cn-shanghai".to_owned(), project_id: PROJECT }
+fn workspace(project: i64) -> Workspace {
+    Workspace { name: name(project), region: "cn-shanghai".to_owned(), project_id: project }
 }
 
 /// A run on its way through its stages.
 pub struct Past {
+    project: i64,
     snapshot: Snapshot,
     fails: bool,
     told: i64,
+    bumped: i64,
 }
 
 impl Past {
     pub fn new(number: usize, fails: bool) -> Past {
+        Past::of(PROJECT, number, fails)
+    }
+
+    pub fn of(project: i64, number: usize, fails: bool) -> Past {
         let id: RunId = format!("{number:08x}-20ec-4a7c-a214-{:012x}", fastrand::u64(..1 << 48)).parse().unwrap();
         let spec = RunSpec::standard(&format!("orders_daily v{number}"));
         let stages = spec.stages.iter().zip(1..).map(|(stage, step)| Stage {
@@ -53,7 +59,7 @@ impl Past {
             modified_at: Some(Timestamp::now()),
             stages: stages.collect(),
         };
-        Past { snapshot, fails, told: 0 }
+        Past { project, snapshot, fails, told: 0, bumped: 0 }
     }
 
     /// What happens next to it: nine times to a stage, then it ends.
@@ -75,10 +81,10 @@ impl Past {
         ChangeKind::StageChanged { stage: stage.code.clone(), from, to, took_ms: Some(48_000) }
     }
 
-    fn poll(&mut self, to: &[Destination], at: Timestamp) -> Poll {
+    pub fn poll(&mut self, to: &[Destination], at: Timestamp) -> Poll {
         let kind = self.next();
         let change = Change {
-            workspace: workspace(),
+            workspace: workspace(self.project),
             run: self.snapshot.clone(),
             url: "https://dataworks.data.aliyun.com/cn-shanghai/ide?defaultProjectId=10000".to_owned(),
             sequence: self.told,
@@ -98,22 +104,11 @@ impl Past {
             urgent,
             missed: false,
         };
-        let state = RunState {
-            snapshot: self.snapshot.clone(),
-            version: self.told,
-            sequence: self.told,
-            since: BTreeMap::new(),
-            first_seen: at,
-            gate: None,
-            doubted: None,
-            missing: None,
-            lost: false,
-        };
-        let key = workspace().key();
+        let key = workspace(self.project).key();
         Poll {
             workspace: Some(WorkspaceState { key: key.clone(), baseline_at: at, horizon: None, seen_at: Some(at) }),
             key,
-            runs: vec![state],
+            runs: vec![self.state(at)],
             deliveries: to.iter().map(owed).collect(),
             changes: vec![change],
             ended: vec![],
@@ -121,14 +116,50 @@ impl Past {
         }
     }
 
+    /// A room that asks for it by its id.
+    pub fn watch(&self, to: &Destination) -> (Subscription, RunState) {
+        let scope = Scope::Run { workspace: workspace(self.project).key(), run: self.snapshot.id.clone() };
+        let subscription = Subscription {
+            id: Uuid::now_v7().to_string(),
+            scope,
+            to: to.clone(),
+            on: Selector::watch(),
+            stages: vec![],
+            creators: vec![],
+            template: None,
+            by: "somebody".to_owned(),
+            created_at: Timestamp::now(),
+        };
+        (subscription, self.state(Timestamp::now()))
+    }
+
+    /// The store counted its version up, for a subscription.
+    pub fn bump(&mut self) {
+        self.bumped += 1;
+    }
+
+    fn state(&self, at: Timestamp) -> RunState {
+        RunState {
+            snapshot: self.snapshot.clone(),
+            version: self.told + self.bumped,
+            sequence: self.told,
+            since: BTreeMap::new(),
+            first_seen: at,
+            gate: None,
+            doubted: None,
+            missing: None,
+            lost: false,
+        }
+    }
+
     /// The simulated DataWorks shows it as it ended.
     pub fn show(&self, world: &World) {
         let Snapshot { id, description, stages, .. } = &self.snapshot;
-        world.add_run(PROJECT, RunSpec::standard(description).with_id(id.clone()));
+        world.add_run(self.project, RunSpec::standard(description).with_id(id.clone()));
         for stage in stages {
-            world.set_stage(PROJECT, id, &stage.code, stage.status.clone(), "").unwrap();
+            world.set_stage(self.project, id, &stage.code, stage.status.clone(), "").unwrap();
         }
-        world.set_run_status(PROJECT, id, self.snapshot.status.clone()).unwrap();
+        world.set_run_status(self.project, id, self.snapshot.status.clone()).unwrap();
     }
 }
 

@@ -30,6 +30,7 @@ mod store_moving;
 mod store_random;
 mod store_replicas;
 mod store_scene;
+mod store_size;
 mod stories;
 mod templates;
 mod tending;

@@ -207,7 +207,7 @@ impl Store for MemoryStore {
         })
     }
     async fn stirred(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
         self.verb("prune", |truth| Ok(truth.prune(before)))

@@ -114,6 +114,12 @@ impl Database {
         self.client(&self.name).await.batch_execute(sql).await.unwrap();
     }
 
+    /// What a test looks at behind the store's back, all of it as text.
+    pub async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        let rows = self.client(&self.name).await.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| (0..row.len()).map(|column| row.get(column)).collect()).collect()
+    }
+
     /// Half an hour passes, in which only the newest replica was heard of.
     pub async fn wait_half_an_hour(&self) {
         let wait = "UPDATE replicas SET since = since - interval '30 minutes', seen_at = CASE
@@ -183,13 +189,20 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("postgres:///postgres?host={}&user=callboard", self.socket)
+        self.url_of("postgres")
     }
 
-    /// Runs what its operator does.
-    pub fn execute(&self, sql: &str) {
-        let ran = Command::new("psql").args(["-qh", &self.socket, "-U", "callboard", "-c", sql, "postgres"]).output();
-        assert!(ran.as_ref().is_ok_and(|ran| ran.status.success()), "{sql}: {ran:?}");
+    /// Of a database on it.
+    pub fn url_of(&self, name: &str) -> String {
+        format!("postgres:///{name}?host={}&user=callboard", self.socket)
+    }
+
+    /// Runs what its operator does, and says what came of it.
+    pub fn execute(&self, sql: &str) -> String {
+        let asked = ["-qAth", &self.socket, "-U", "callboard", "-c", sql, "postgres"];
+        let ran = Command::new("psql").args(asked).output().unwrap();
+        assert!(ran.status.success(), "{sql}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap().trim().to_owned()
     }
 
     /// `kill -9`

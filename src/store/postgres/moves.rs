@@ -16,7 +16,7 @@ pub const FORGET: &str = "
 const LOOK: &str = "
     SELECT coalesce((SELECT max(number) FROM moves), 0),
       EXISTS (SELECT 1 FROM moves WHERE number = ?1),
-      EXISTS (SELECT 1 FROM moves WHERE number > ?1 AND replica <> ?2)";
+      (SELECT number FROM moves WHERE number > ?1 AND replica <> ?2 ORDER BY number LIMIT 1) IS NOT NULL";
 
 const SUBSCRIPTIONS: &str = "
     SELECT moved.subscription, s.json

@@ -113,28 +113,29 @@ pub const TURNS: &str = "
         WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
           AND d.destination > owed.destination
         ORDER BY d.destination LIMIT 1)
-      FROM owed WHERE owed.destination IS NOT NULL)
-    SELECT owed.destination, lanes.lane, turn.number, turn.next_at, known.place
-    FROM owed
-    CROSS JOIN (SELECT 0 AS lane UNION ALL SELECT 1 UNION ALL SELECT 2) AS lanes
-    JOIN deliveries AS turn ON turn.number = coalesce((
-      SELECT d.number FROM deliveries AS d INDEXED BY deliveries_due
-      WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
-        AND d.destination = owed.destination AND d.lane = lanes.lane AND d.next_at <= ?1
-      ORDER BY d.next_at, d.number LIMIT 1), (
-      SELECT d.number FROM deliveries AS d INDEXED BY deliveries_due
-      WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
-        AND d.destination = owed.destination AND d.lane = lanes.lane AND d.next_at > ?2
-      ORDER BY d.next_at, d.number LIMIT 1), (
-      SELECT d.number FROM deliveries AS d INDEXED BY deliveries_due
-      WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
-        AND d.destination = owed.destination AND d.lane = lanes.lane AND d.next_at > ?1
-      ORDER BY d.next_at, d.number LIMIT 1))
-    LEFT JOIN destinations AS known ON known.destination = owed.destination
-    WHERE owed.destination IS NOT NULL AND NOT EXISTS (
-      SELECT 1 FROM deliveries AS sent INDEXED BY deliveries_in_flight
-      WHERE sent.state = 'in_flight' AND sent.destination = owed.destination)
-    ORDER BY owed.destination, lanes.lane";
+      FROM owed WHERE owed.destination IS NOT NULL),
+    turns (destination, lane, number) AS MATERIALIZED (
+      SELECT owed.destination, lanes.lane, coalesce((
+        SELECT d.number FROM deliveries AS d INDEXED BY deliveries_due
+        WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
+          AND d.destination = owed.destination AND d.lane = lanes.lane AND d.next_at <= ?1
+        ORDER BY d.next_at, d.number LIMIT 1), (
+        SELECT d.number FROM deliveries AS d INDEXED BY deliveries_due
+        WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
+          AND d.destination = owed.destination AND d.lane = lanes.lane AND d.next_at > ?2
+        ORDER BY d.next_at, d.number LIMIT 1), (
+        SELECT d.number FROM deliveries AS d INDEXED BY deliveries_due
+        WHERE d.head = 1 AND d.state IN ('pending', 'unknown') AND d.carrier IS NULL
+          AND d.destination = owed.destination AND d.lane = lanes.lane AND d.next_at > ?1
+        ORDER BY d.next_at, d.number LIMIT 1))
+      FROM owed CROSS JOIN (SELECT 0 AS lane UNION ALL SELECT 1 UNION ALL SELECT 2) AS lanes
+      WHERE owed.destination IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM deliveries AS sent INDEXED BY deliveries_in_flight
+        WHERE sent.state = 'in_flight' AND sent.destination = owed.destination))
+    SELECT turns.destination, turns.lane, turns.number,
+      (SELECT d.next_at FROM deliveries AS d WHERE d.number = turns.number), known.place
+    FROM turns LEFT JOIN destinations AS known ON known.destination = turns.destination
+    WHERE turns.number IS NOT NULL ORDER BY turns.destination, turns.lane";
 
 /// Of a bot's rooms, whose names begin like its own.
 pub const COUNT_IN_FLIGHT: &str = "
@@ -492,19 +493,20 @@ mod tests {
         let of = |beginning: &str| -> Vec<&str> {
             plan.iter().map(String::as_str).filter(|step| step.starts_with(beginning)).collect()
         };
-        assert_eq!(of("SCAN deliveries"), ["SCAN deliveries USING COVERING INDEX deliveries_due"], "the first name");
-        assert_eq!(
-            of("SEARCH d "),
-            ["destination>?", "next_at<?", "next_at>?", "next_at>?"].map(|until| {
-                let lane = if until.starts_with("next") { "destination=? AND lane=? AND " } else { "" };
-                format!("SEARCH d USING COVERING INDEX deliveries_due ({lane}{until})")
-            })
+        assert_eq!(of("SCAN deliveries").len(), 1, "the first name: {plan:#?}");
+        let due = ["(destination>?)", "AND next_at<?)", "AND next_at>?)", "AND next_at>?)", "(rowid=?)"];
+        let seeks = of("SEARCH d ");
+        assert!(
+            seeks.len() == due.len() && due.iter().all(|key| seeks.iter().any(|seek| seek.ends_with(key))),
+            "{plan:#?}"
         );
-        for (table, key) in [("turn", "rowid=?"), ("known", "destination=?"), ("sent", "destination=?")] {
-            let seeks = of(&format!("SEARCH {table} "));
-            assert!(seeks.len() == 1 && seeks[0].contains(key), "{table}: {plan:#?}");
+        for table in ["known", "sent"] {
+            assert!(
+                matches!(of(&format!("SEARCH {table} "))[..], [seek] if seek.contains("(destination=?)")),
+                "{plan:#?}"
+            );
         }
-        for table in ["d", "turn", "known", "sent"] {
+        for table in ["d", "known", "sent"] {
             assert_eq!(of(&format!("SCAN {table} ")), [""; 0], "{plan:#?}");
         }
     }

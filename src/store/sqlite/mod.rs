@@ -114,7 +114,7 @@ impl Engine for Sqlite {
     }
 
     async fn stirred(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
