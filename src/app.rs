@@ -24,7 +24,7 @@ use crate::commands::{self, Context};
 use crate::config::{Config, nearest};
 use crate::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
 use crate::fate::{Configuration, Configured};
-use crate::http::{self, Pages};
+use crate::http::{self, Automation, Pages};
 use crate::meter::Meter;
 use crate::metrics::{AttemptLabels, Metrics};
 use crate::model::{Clock, Destination, Outcome, RunId, Timestamp, Workspace, elapsed};
@@ -116,6 +116,7 @@ impl App {
         let tracker = track(config, &store, &source, &metrics, now).await?;
         let (meter, poller) = polling(config, &tracker, &store, source, &metrics, now);
         let tending = tend(config, &store, &tracker, &poller, &surfaces, (&outlets, &metrics)).await?;
+        let templates = renderer.sets().map(str::to_owned).collect();
         let wording: Wording = Box::new(move |draft, reader, now| renderer.render(draft, reader, now));
         let outages = Outages::new(Arc::clone(&store), Arc::clone(&tracker), outlets.clone(), workspaces.clone(), now);
         let dispatcher = Dispatcher::new(
@@ -126,6 +127,7 @@ impl App {
             Arc::clone(&metrics),
             Arc::clone(&clock),
         );
+        let dispatcher = Arc::new(dispatcher);
         let hurried = Arc::clone(&poller);
         let commands = Context {
             tracker: Arc::clone(&tracker),
@@ -148,6 +150,7 @@ impl App {
             clock: Arc::clone(&clock),
             draining: false.into(),
             configuration: configuration(outlets.clone()),
+            automation: automation(config, templates, &dispatcher)?,
             hooks,
         };
         let (inbox, asked) = Inbox::new();
@@ -156,7 +159,7 @@ impl App {
             store,
             tracker,
             poller,
-            dispatcher: Arc::new(dispatcher),
+            dispatcher,
             outages: Arc::new(outages),
             commands: Arc::new(commands),
             pages: Arc::new(pages),
@@ -353,6 +356,16 @@ pub fn dataworks(config: &Config, net: &Net) -> Result<DataWorks, AppError> {
     let sts = Url::parse("https://sts.aliyuncs.com").map_err(|error| wrong(error.to_string()))?;
     let chain = net.client_for(&sts).map_err(|refused| wrong(refused.to_string()))?;
     Ok(DataWorks::new(settings, client.clone(), chain.clone()).map_err(|problem| problem.under("dataworks"))?)
+}
+
+/// What the API may do, and for whom.
+fn automation(config: &Config, templates: Vec<String>, dispatcher: &Arc<Dispatcher>) -> Result<Automation, AppError> {
+    let token = |(index, settings): (usize, _)| {
+        http::Token::new(settings).map_err(|problem| problem.under(&format!("server.tokens[{index}]")))
+    };
+    let tokens = config.server.tokens.iter().enumerate().map(token).collect::<Result<_, _>>()?;
+    let woken = Arc::clone(dispatcher);
+    Ok(Automation { tokens, templates, wake: Box::new(move || woken.wake()) })
 }
 
 struct Ways {

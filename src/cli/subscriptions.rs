@@ -43,9 +43,16 @@ enum Verb {
         /// The subscription's id or its beginning
         id: String,
     },
-    /// Print those in the store as JSON, for `import`
+    /// Print those in the store as JSON, for `import` and for Git: in a steady order, a line for each field
     Export,
-    /// Add those in a file that `export` wrote; those that exist stay as they are
+    /// Show how a file that `export` wrote and the store differ, and change nothing
+    ///
+    /// Exit status 0: they agree. 1: they differ.
+    Diff {
+        /// The file, or - for standard input
+        file: PathBuf,
+    },
+    /// Add those in a file that `export` wrote; those that exist stay as they are, and what differs is shown
     ///
     /// DataWorks is asked for runs the store does not know, one after another, as fast as the budget allows. Those that
     /// have ended, or that DataWorks does not know, are left out.
@@ -132,7 +139,17 @@ async fn act(verb: Verb, config: &Config, store: &dyn Store, now: Timestamp) -> 
         Verb::Export => Ok(print_json(&serde_json::json!(loaded.subscriptions))),
         Verb::Add(add) => add.act(config, store, &loaded.runs, now).await,
         Verb::Remove { id } => remove(&id, store, &loaded.subscriptions).await,
-        Verb::Import { file } => import::import(&file, config, store, &loaded.runs, now).await,
+        Verb::Diff { file } => {
+            let differences = import::differences(&import::read(&file)?, &loaded.subscriptions, config);
+            Ok(match differences.is_empty() {
+                true => print("the file and the store agree\n"),
+                false => match print(&differences) {
+                    Exit::Done => Exit::Failed,
+                    other => other,
+                },
+            })
+        }
+        Verb::Import { file } => import::import(&file, config, store, &loaded, now).await,
     }
 }
 
@@ -270,25 +287,26 @@ fn listed(subscriptions: &[Subscription], config: &Config) -> String {
         return "no subscriptions\n".to_owned();
     }
     let workspaces = config.workspaces();
-    let row = |one: &Subscription| {
-        let key = one.scope.workspace();
-        let workspace = workspaces.iter().find(|w| w.key() == *key).map_or(key.0.clone(), |w| w.name.clone());
-        let run = match &one.scope {
-            Scope::Run { run, .. } => run.to_string(),
-            Scope::Workspace { .. } => "every run".to_owned(),
-        };
-        let mut on = one.on.iter().map(|selector| selector.as_str()).collect::<Vec<_>>().join(",");
-        let filters = [("stages", &one.stages), ("creators", &one.creators)];
-        for (name, filter) in filters.iter().filter(|(_, filter)| !filter.is_empty()) {
-            on.push_str(&format!(" {name}={}", filter.join(",")));
-        }
-        if let Some(template) = &one.template {
-            on.push_str(&format!(" template={template}"));
-        }
-        // What nobody can type here is shortened.
-        let id = if one.by == "config" { one.id.chars().take(15).collect() } else { one.id.clone() };
-        [id, workspace, run, one.to.to_string(), one.by.clone(), on]
-    };
-    let rows: Vec<[String; 6]> = subscriptions.iter().map(row).collect();
+    let rows: Vec<[String; 6]> = subscriptions.iter().map(|one| row(one, &workspaces)).collect();
     table(["ID", "WORKSPACE", "RUN", "TO", "BY", "ON"], &rows)
+}
+
+fn row(one: &Subscription, workspaces: &[Workspace]) -> [String; 6] {
+    let key = one.scope.workspace();
+    let workspace = workspaces.iter().find(|w| w.key() == *key).map_or(key.0.clone(), |w| w.name.clone());
+    let run = match &one.scope {
+        Scope::Run { run, .. } => run.to_string(),
+        Scope::Workspace { .. } => "every run".to_owned(),
+    };
+    let mut on = one.on.iter().map(|selector| selector.as_str()).collect::<Vec<_>>().join(",");
+    let filters = [("stages", &one.stages), ("creators", &one.creators)];
+    for (name, filter) in filters.iter().filter(|(_, filter)| !filter.is_empty()) {
+        on.push_str(&format!(" {name}={}", filter.join(",")));
+    }
+    if let Some(template) = &one.template {
+        on.push_str(&format!(" template={template}"));
+    }
+    // What nobody can type here is shortened.
+    let id = if one.by == "config" { one.id.chars().take(15).collect() } else { one.id.clone() };
+    [id, workspace, run, one.to.to_string(), one.by.clone(), on]
 }

@@ -10,6 +10,7 @@ use crate::{access, surfaces};
 /// Keys are full paths. `follows`: it is for a service, which has nothing to do without a workspace.
 pub(super) fn all(config: &Config, follows: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
+    problems.extend(config.server.check().into_iter().map(|problem| problem.under("server")));
     problems.extend(config.store.check().into_iter().map(|problem| problem.under("store")));
     problems.extend(config.dataworks.check().into_iter().map(|problem| problem.under("dataworks")));
     problems.extend(config.discord.iter().flat_map(|discord| discord.check()).map(|problem| problem.under("discord")));

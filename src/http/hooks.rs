@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -23,9 +23,17 @@ pub async fn receive(
     body: Body,
 ) -> Response {
     let Some(hook) = pages.hooks.get(surface.as_str()) else { return StatusCode::NOT_FOUND.into_response() };
+    match read(body).await {
+        Ok(body) => hook.receive(&action, &headers, &body).await.into_response(),
+        Err(status) => status.into_response(),
+    }
+}
+
+/// The whole of a body that is neither too long nor too slow.
+pub async fn read(body: Body) -> Result<Bytes, StatusCode> {
     match tokio::time::timeout(PATIENCE, to_bytes(body, LONGEST)).await {
-        Ok(Ok(body)) => hook.receive(&action, &headers, &body).await.into_response(),
-        Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
-        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
     }
 }

@@ -1,9 +1,11 @@
 //! What is served over HTTP: health, metrics, the board. TLS and authentication are the reverse proxy's job; by default
 //! only this machine can reach it.
 
+mod api;
 mod board;
 mod health;
 mod hooks;
+mod tokens;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,10 +20,13 @@ use serde::{Deserialize, Deserializer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use self::api::{Automation, document};
+pub use self::tokens::Token;
 use crate::fate::Configuration;
 use crate::meter::Meter;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Timestamp, Workspace};
+use crate::settings::Problem;
 use crate::store::Store;
 use crate::surfaces::Hook;
 use crate::tracker::Tracker;
@@ -34,6 +39,23 @@ pub struct Settings {
     #[serde(deserialize_with = "address")]
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    /// Who may use `/api/v1`; none: nobody.
+    #[serde(default)]
+    pub tokens: Vec<tokens::Settings>,
+}
+
+impl Settings {
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (index, token) in self.tokens.iter().enumerate() {
+            let named_before = self.tokens.iter().take(index).any(|other| other.name == token.name);
+            let repeated =
+                named_before.then(|| Problem::new("name", "another token is called so; give each its own name"));
+            let found = token.check().into_iter().chain(repeated);
+            problems.extend(found.map(|problem| problem.under(&format!("tokens[{index}]"))));
+        }
+        problems
+    }
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
@@ -61,6 +83,7 @@ pub struct Pages {
     pub clock: Clock,
     pub draining: AtomicBool,
     pub configuration: Configuration,
+    pub automation: Automation,
     /// Chats that send their requests by HTTP, by name.
     pub hooks: HashMap<&'static str, Arc<dyn Hook>>,
 }
@@ -79,6 +102,7 @@ pub fn router(pages: Arc<Pages>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/{surface}/{action}", post(hooks::receive))
+        .merge(api::router())
         .with_state(pages)
 }
 

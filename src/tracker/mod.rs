@@ -474,6 +474,17 @@ impl Tracker {
         Ok(Watched::New)
     }
 
+    /// Adds a subscription to all of a workspace.
+    pub async fn follow(&self, subscription: Subscription) -> Result<Watched, StoreError> {
+        let subscribed = self.heard(self.store.subscribe(&subscription, None).await)?;
+        if let Subscribed::Already { .. } = subscribed {
+            return Ok(Watched::Already);
+        }
+        *self.subscribing() += 1;
+        self.add(Arc::new(subscription));
+        Ok(Watched::New)
+    }
+
     pub async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError> {
         let existed = self.heard(self.store.unsubscribe(id).await)?;
         let mut reached = self.reached();

@@ -115,11 +115,29 @@ impl Tracker {
         found
     }
 
+    /// Subscriptions of all kinds, oldest first.
+    pub fn all(&self) -> Vec<Arc<Subscription>> {
+        in_order(self.subscriptions.iter().map(|entry| entry.value().clone()).collect())
+    }
+
+    pub fn subscription(&self, id: &str) -> Option<Arc<Subscription>> {
+        self.subscriptions.get(id).map(|found| found.clone())
+    }
+
+    /// The one that sends the same to the same place.
+    pub fn same(&self, other: &Subscription) -> Option<Arc<Subscription>> {
+        let found = self.by_scope.get(&other.scope)?;
+        found.iter().find(|own| own.to == other.to && own.template == other.template).cloned()
+    }
+
     /// What a destination has subscribed to, oldest first.
     pub fn in_destination(&self, to: &Destination) -> Vec<Arc<Subscription>> {
-        let mut found: Vec<_> =
-            self.subscriptions.iter().filter(|entry| entry.to == *to).map(|entry| entry.value().clone()).collect();
-        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        found
+        in_order(self.subscriptions.iter().filter(|entry| entry.to == *to).map(|entry| entry.value().clone()).collect())
     }
+}
+
+/// Oldest first.
+fn in_order(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Arc<Subscription>> {
+    subscriptions.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    subscriptions
 }

@@ -249,6 +249,7 @@ fn every_command_has_a_help() {
         &["subscriptions"],
         &["subscriptions", "add"],
         &["subscriptions", "import"],
+        &["subscriptions", "diff"],
         &["deliveries"],
         &["deliveries", "list"],
         &["deliveries", "retry"],
@@ -707,6 +708,18 @@ async fn subscriptions_are_carried_from_one_store_to_another() {
     let imported = callboard_reading(other.path(), &import, &exported.out);
     let said = format!("1 added, 0 existed, 1 left out because DataWorks knows no such run: {gone}\n");
     assert_eq!((imported.status, imported.out), (Some(0), said), "{}", imported.err);
+    // Somebody edits the file: what differs is shown, and stays.
+    let edited = exported.out.replace("\"started\"", "\"failed\"");
+    let diff = ["subscriptions", "diff", "-"];
+    let agreed = callboard_reading(stage.path(), &diff, &exported.out);
+    assert_eq!((agreed.status, agreed.out.as_str()), (Some(0), "the file and the store agree\n"));
+    let differs = callboard_reading(other.path(), &diff, &edited);
+    assert_eq!(differs.status, Some(1), "{}", differs.err);
+    insta::assert_snapshot!("subscriptions-diff", differs.out.replace(gone.as_str(), "[run]"));
+    let kept = callboard_reading(other.path(), &import, &edited);
+    assert!(kept.out.starts_with("0 added, 1 existed, 1 left out"), "{}", kept.out);
+    assert!(kept.out.ends_with("1 of these ask for something else than the file and stay as they are: `callboard subscriptions diff` shows how\n"), "{}", kept.out);
+    assert_eq!(callboard_reading(other.path(), &diff, &edited).out, differs.out, "nothing was changed");
     let removed = other.callboard(&["subscriptions", "remove", &all]);
     assert_eq!((removed.status, removed.out), (Some(0), format!("{all} removed\n")), "{}", removed.err);
     assert_eq!(other.json(&["subscriptions", "list", "--json"]), serde_json::json!([]));

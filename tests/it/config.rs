@@ -36,6 +36,7 @@ fn env() -> Env {
         ("AUTOMATION_URL", "https://automation.example.com/sup3rs3cretcanary"),
         ("AUDIT_SECRET", "whsec_c3VwM3JzM2NyZXRjYW5hcnlzdXAzcnMzY3JldA=="),
         ("DISCORD_TOKEN", CANARY),
+        ("CALLBOARD_API_TOKEN", "sup3rs3cretcanarysup3rs3cretcanarysup3rs3cretcanary"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .to_vec()

@@ -28,6 +28,12 @@ impl Site {
         reqwest::get(format!("{}{path}", self.base)).await.unwrap()
     }
 
+    /// By whoever carries that token; an empty one is sent as it is.
+    pub async fn request(&self, method: reqwest::Method, path: &str, token: &str, body: Option<String>) -> Response {
+        let request = reqwest::Client::new().request(method, format!("{}{path}", self.base));
+        request.bearer_auth(token).body(body.unwrap_or_default()).send().await.unwrap()
+    }
+
     pub async fn ready(&self) -> (u16, serde_json::Value) {
         let response = self.get("/readyz").await;
         (response.status().as_u16(), response.json().await.unwrap())

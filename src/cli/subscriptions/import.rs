@@ -1,6 +1,6 @@
 //! `callboard subscriptions import`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::{Refusal, ask, known, source};
 use crate::cli::{Exit, counted, fail, print};
 use crate::config::Config;
-use crate::model::{RunId, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
+use crate::model::{Destination, RunId, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
 use crate::sources::SourceErrorKind;
-use crate::store::{Store, Subscribed};
+use crate::store::{Loaded, Store, Subscribed};
 
 /// A list is read up to here, in bytes.
 const LIST_AT_MOST: u64 = 64 << 20;
@@ -31,12 +31,12 @@ pub(super) async fn import(
     file: &Path,
     config: &Config,
     store: &dyn Store,
-    runs: &[(WorkspaceKey, RunState)],
+    loaded: &Loaded,
     now: Timestamp,
 ) -> Result<Exit, Refusal> {
     let subscriptions = read(file)?;
-    let standings = stand(&subscriptions, config, runs, now).await?;
-    let (mut added, mut existed, mut ended, mut unasked) = (0, 0, 0, 0);
+    let standings = stand(&subscriptions, config, &loaded.runs, now).await?;
+    let (mut added, mut existed, mut different, mut ended, mut unasked) = (0, 0, 0, 0, 0);
     let mut unknown = Vec::new();
     for subscription in &subscriptions {
         let standing = match &subscription.scope {
@@ -61,7 +61,11 @@ pub(super) async fn import(
         };
         match store.subscribe(subscription, state).await? {
             Subscribed::New { .. } => added += 1,
-            Subscribed::Already { .. } => existed += 1,
+            Subscribed::Already { id } => {
+                existed += 1;
+                let stored = loaded.subscriptions.iter().find(|stored| stored.id == id);
+                different += usize::from(stored.is_some_and(|stored| asked(stored) != asked(subscription)));
+            }
         }
     }
     let mut said = format!("{added} added, {existed} existed");
@@ -71,6 +75,9 @@ pub(super) async fn import(
     if !unknown.is_empty() {
         let (count, runs) = (unknown.len(), unknown.join(", "));
         said.push_str(&format!(", {count} left out because DataWorks knows no such run: {runs}"));
+    }
+    if different > 0 {
+        said.push_str(&format!(", {different} of these ask for something else than the file and stay as they are: `callboard subscriptions diff` shows how"));
     }
     let told = print(&format!("{said}\n"));
     if unasked == 0 || told != Exit::Done {
@@ -86,7 +93,7 @@ pub(super) async fn import(
     Ok(fail(Exit::Failed, &format!("{left_out} left out because of that; import the same file again later")))
 }
 
-fn read(file: &Path) -> Result<Vec<Subscription>, Refusal> {
+pub(super) fn read(file: &Path) -> Result<Vec<Subscription>, Refusal> {
     let standard = file == Path::new("-");
     let called = if standard { "standard input".to_owned() } else { file.display().to_string() };
     let named = |said: &dyn std::fmt::Display| Refusal::Failed(format!("{called}: {said}"));
@@ -103,6 +110,41 @@ fn read(file: &Path) -> Result<Vec<Subscription>, Refusal> {
         kind => named(&format!("it can't be read: {kind}")),
     })?;
     serde_json::from_str(&text).map_err(|error| named(&format!("it is no list that `export` wrote: {error}")))
+}
+
+/// What only the file or only the store asks for, and what both ask for differently: a line for each. Empty where they
+/// agree. The same is what sends the same run or workspace to the same place by the same template; who asked, and under
+/// which id, is no difference.
+pub(super) fn differences(file: &[Subscription], store: &[Subscription], config: &Config) -> String {
+    type Key<'a> = (&'a Scope, &'a Destination, &'a Option<String>);
+    let key = |one: &'_ Subscription| -> Key<'_> { (&one.scope, &one.to, &one.template) };
+    let in_store: HashMap<_, _> = store.iter().map(|one| (key(one), one)).collect();
+    let in_file: HashMap<_, _> = file.iter().map(|one| (key(one), one)).collect();
+    let mut lines = Vec::new();
+    for (one, other) in file.iter().map(|one| (one, in_store.get(&key(one)))) {
+        match other {
+            None => lines.push(format!("+ {}\n", line(one, config))),
+            Some(other) if asked(one) != asked(other) => {
+                lines.push(format!("- {}\n+ {}\n", line(other, config), line(one, config)));
+            }
+            Some(_) => {}
+        }
+    }
+    let missing = store.iter().filter(|one| !in_file.contains_key(&key(one)));
+    lines.extend(missing.map(|one| format!("- {}\n", line(one, config))));
+    lines.concat()
+}
+
+/// What of a subscription may differ.
+fn asked(one: &Subscription) -> impl PartialEq {
+    let sorted = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
+    (one.on.clone(), sorted(&one.stages), sorted(&one.creators), one.until)
+}
+
+fn line(one: &Subscription, config: &Config) -> String {
+    let [_, workspace, run, to, by, on] = super::row(one, &config.workspaces());
+    let until = one.until.map_or_else(String::new, |until| format!(" until {until}"));
+    format!("{workspace} {run} to {to}: {on}{until} (by {by})")
 }
 
 fn run_of(subscription: &Subscription) -> String {
