@@ -128,6 +128,10 @@ impl Past {
             creators: vec![],
             template: None,
             by: "somebody".to_owned(),
+            roles: Vec::new(),
+            until: None,
+            muted: None,
+            stopped: None,
             created_at: Timestamp::now(),
         };
         (subscription, self.state(Timestamp::now()))

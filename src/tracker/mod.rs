@@ -480,7 +480,8 @@ impl Tracker {
         if let Subscribed::Already { .. } = subscribed {
             return Ok(Watched::Already);
         }
-        *self.subscribing() += 1;
+        let mut reached = self.reached();
+        reached.subscribed += 1;
         self.add(Arc::new(subscription));
         Ok(Watched::New)
     }

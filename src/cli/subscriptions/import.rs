@@ -116,8 +116,6 @@ pub(super) fn read(file: &Path) -> Result<Vec<Subscription>, Refusal> {
 /// agree. The same is what sends the same run or workspace to the same place by the same template; who asked, and under
 /// which id, is no difference.
 pub(super) fn differences(file: &[Subscription], store: &[Subscription], config: &Config) -> String {
-    type Key<'a> = (&'a Scope, &'a Destination, &'a Option<String>);
-    let key = |one: &'_ Subscription| -> Key<'_> { (&one.scope, &one.to, &one.template) };
     let in_store: HashMap<_, _> = store.iter().map(|one| (key(one), one)).collect();
     let in_file: HashMap<_, _> = file.iter().map(|one| (key(one), one)).collect();
     let mut lines = Vec::new();
@@ -133,6 +131,11 @@ pub(super) fn differences(file: &[Subscription], store: &[Subscription], config:
     let missing = store.iter().filter(|one| !in_file.contains_key(&key(one)));
     lines.extend(missing.map(|one| format!("- {}\n", line(one, config))));
     lines.concat()
+}
+
+/// What makes two subscriptions the same.
+fn key(one: &Subscription) -> (&Scope, &Destination, &Option<String>) {
+    (&one.scope, &one.to, &one.template)
 }
 
 /// What of a subscription may differ.
