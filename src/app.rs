@@ -1,6 +1,7 @@
 //! The only place that constructs. Starts the loops; when one ends or the stop comes, all end.
 
 mod outages;
+mod slack;
 mod tending;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use self::outages::Outages;
+pub use self::slack::slack_bot;
 pub use self::tending::Tending;
 use crate::access::Access;
 use crate::channels::{self, Channel, discord};
@@ -105,7 +107,10 @@ impl App {
         let clock = store.clock().unwrap_or(clock);
         let now = clock();
         let renderer = renderer(&config.templates);
-        let Ways { outlets, surfaces, hooks } = ways(config, &net, &metrics, &clock)?.with(terminal);
+        let (inbox, asked) = Inbox::new();
+        let mut ways = ways(config, &net, &metrics, &clock)?.with(terminal);
+        slack::add(&mut ways, config, &net, &metrics, &clock, (&store, &inbox))?;
+        let Ways { outlets, surfaces, hooks } = ways;
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
@@ -122,7 +127,7 @@ impl App {
             Arc::clone(&metrics),
             Arc::clone(&clock),
         );
-        let hurried = Arc::clone(&poller);
+        let (hurried, rooms) = (Arc::clone(&poller), Arc::new(outlets.clone()));
         let commands = Context {
             tracker: Arc::clone(&tracker),
             meter: Arc::clone(&meter),
@@ -132,6 +137,7 @@ impl App {
             store: Arc::clone(&store),
             configuration: configuration(outlets.clone()),
             access: Arc::new(Access::new(config.access.clone())),
+            admits: Box::new(move |to| Box::pin(Arc::clone(&rooms).admits(to))),
         };
         let pages = Pages {
             tracker: Arc::clone(&tracker),
@@ -146,7 +152,6 @@ impl App {
             configuration: configuration(outlets.clone()),
             hooks,
         };
-        let (inbox, asked) = Inbox::new();
         Ok(App {
             workspaces,
             store,
@@ -317,8 +322,16 @@ pub fn beyond_the_shape(config: &Config) -> Vec<Problem> {
             return problems;
         }
     };
+    let bot = match slack_bot(config) {
+        Ok(bot) => bot,
+        Err(problem) => {
+            problems.push(problem);
+            return problems;
+        }
+    };
     let refused = config.channels.iter().filter_map(|(name, settings)| {
-        channels::build(settings, &net).err().map(|problem| problem.under(&format!("channels.{name}")))
+        let built = channels::build(settings, bot.as_ref(), &net);
+        built.err().map(|problem| problem.under(&format!("channels.{name}")))
     });
     problems.extend(refused);
     problems
@@ -378,7 +391,7 @@ impl Ways {
 fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Ways, AppError> {
     let mut channels = HashMap::new();
     for (name, settings) in &config.channels {
-        channels.insert(name.clone(), outlet(name, settings, net)?);
+        channels.insert(name.clone(), outlet(name, settings, config, net)?);
     }
     let mut outlets = Outlets {
         channels,
@@ -455,14 +468,18 @@ fn discord_access(settings: &surfaces::discord::Settings) -> Result<(Url, Secret
 }
 
 /// A configured channel, ready to send.
-pub fn outlet(name: &str, settings: &channels::Settings, net: &Net) -> Result<Outlet, AppError> {
-    let channel = channels::build(settings, net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
+pub fn outlet(name: &str, settings: &channels::Settings, config: &Config, net: &Net) -> Result<Outlet, AppError> {
+    let bot = match settings {
+        channels::Settings::Slack(_) => slack_bot(config)?,
+        _ => None,
+    };
+    let channel = channels::build(settings, bot.as_ref(), net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
     Ok(Outlet {
         channel,
         locale: settings.locale().to_owned(),
         timezone: settings.timezone().to_owned(),
         prefer: settings.prefer(),
-        identity: channels::identity(settings),
+        identity: channels::identity(settings, bot.as_ref()),
     })
 }
 

@@ -13,6 +13,7 @@ mod schema;
 mod screen;
 mod send;
 mod simulate;
+mod slack;
 mod subscriptions;
 
 use std::ffi::OsString;
@@ -50,6 +51,7 @@ commands! {
     Subscriptions in subscriptions,
     Deliveries in deliveries,
     Simulate in simulate,
+    Slack in slack,
     Completions in completions,
     Schema in schema,
 }

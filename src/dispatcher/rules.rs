@@ -58,6 +58,16 @@ impl Outlets {
         }
     }
 
+    /// Whether messages would reach this destination, as far as can be told; `Err` is for the person who wants them.
+    pub async fn admits(self: Arc<Self>, to: Destination) -> Result<(), String> {
+        match self.find(&to) {
+            Some((outlet, address)) => outlet.channel.admits(address).await,
+            None => Err("I can answer here but not post by myself, so nothing can be watched from here. Whoever runs me \
+                         can change that: I need a token to post with."
+                .to_owned()),
+        }
+    }
+
     /// The kind of each.
     pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
         self.channels.values().chain(self.rooms.values()).map(|outlet| outlet.channel.dialect().kind)

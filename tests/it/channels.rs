@@ -151,7 +151,7 @@ fn net() -> Net {
 fn build(settings: Value, net: &Net) -> Arc<dyn Channel> {
     let settings: Settings = serde_json::from_value(settings).unwrap();
     assert_eq!(settings.check(), [], "{}", settings.kind());
-    channels::build(&settings, net).unwrap()
+    channels::build(&settings, None, net).unwrap()
 }
 
 /// One channel of a kind, where its messages arrive, and what else differs.
@@ -393,7 +393,7 @@ async fn the_terms_are_those_of_the_vendors() {
 /// By it the dispatcher sees that somebody configured a dead destination anew.
 #[test]
 fn a_destination_is_recognised_until_its_url_or_secret_changes() {
-    let identity = |settings: Value| channels::identity(&serde_json::from_value::<Settings>(settings).unwrap());
+    let identity = |settings: Value| channels::identity(&serde_json::from_value::<Settings>(settings).unwrap(), None);
     let ops = |url: &str, secret: &str| json!({ "kind": "dingtalk", "url": url, "secret": secret });
     let known = identity(ops("https://x.example/canary", "SECcanary"));
     assert!(known.len() == 8 && known.bytes().all(|b| b.is_ascii_hexdigit()), "{known}");
@@ -924,7 +924,7 @@ async fn private_addresses_are_refused_unless_allowed() {
     let closed = net_allowing(&[], Duration::from_secs(10));
     for host in ["127.0.0.1", "0x7f.1", "[::1]", "localhost"] {
         let settings: Settings = serde_json::from_value(url(host)).unwrap();
-        let problem = channels::build(&settings, &closed).err().unwrap();
+        let problem = channels::build(&settings, None, &closed).err().unwrap();
         assert_eq!(problem.key, "url");
         assert!(problem.message.contains("network.allow_private"), "{host}: {}", problem.message);
     }

@@ -138,11 +138,11 @@ fn imports_point_down() {
 /// Folders whose files are alternatives of each other; what two of them need stands in a third file.
 const ROOMS: &[(&str, &[&str])] = &[
     ("channels", &["console", "dingtalk", "discord", "slack", "webhook"]),
-    ("surfaces", &["console", "discord"]),
+    ("surfaces", &["console", "discord", "slack"]),
     ("commands", &["help", "runs", "status", "unwatch", "watch", "watches", "why"]),
     (
         "cli",
-        &["check", "completions", "deliveries", "demo", "render", "run", "schema", "send", "simulate", "subscriptions"],
+        &["check", "completions", "deliveries", "demo", "render", "run", "schema", "send", "simulate", "slack", "subscriptions"],
     ),
     ("http", &["board", "health"]),
 ];
