@@ -105,12 +105,12 @@ impl App {
         let source: Arc<dyn Source> = Arc::new(dataworks(config, &net)?);
         let store = store::open(&config.store, Role::Owner).await?;
         let clock = store.clock().unwrap_or(clock);
-        let now = clock();
-        let renderer = renderer(&config.templates);
+        let (now, renderer) = (clock(), renderer(&config.templates));
         let (inbox, asked) = Inbox::new();
-        let mut ways = ways(config, &net, &metrics, &clock)?.with(terminal);
-        slack::add(&mut ways, config, &net, &metrics, &clock, (&store, &inbox))?;
-        let Ways { outlets, surfaces, hooks } = ways;
+        let ways = ways(config, &net, &metrics, &clock)?.with(terminal);
+        let access = Arc::new(Access::new(config.access.clone()));
+        let shared = (&net, &metrics, &clock);
+        let Ways { outlets, surfaces, hooks } = slack::add(ways, config, shared, (&store, &inbox, &access))?;
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
@@ -136,7 +136,7 @@ impl App {
             hurry: Box::new(move |workspace, now| hurried.hurry(workspace, now)),
             store: Arc::clone(&store),
             configuration: configuration(outlets.clone()),
-            access: Arc::new(Access::new(config.access.clone())),
+            access,
             admits: Box::new(move |to| Box::pin(Arc::clone(&rooms).admits(to))),
         };
         let pages = Pages {
@@ -473,7 +473,8 @@ pub fn outlet(name: &str, settings: &channels::Settings, config: &Config, net: &
         channels::Settings::Slack(_) => slack_bot(config)?,
         _ => None,
     };
-    let channel = channels::build(settings, bot.as_ref(), net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
+    let channel =
+        channels::build(settings, bot.as_ref(), net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
     Ok(Outlet {
         channel,
         locale: settings.locale().to_owned(),

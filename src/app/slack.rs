@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::{AppError, Ways};
+use crate::access;
+use crate::channels::Door;
 use crate::channels::slack::{Access, BOT, Bot};
 use crate::commands::CATALOG;
 use crate::config::Config;
@@ -26,24 +28,23 @@ pub fn slack_bot(config: &Config) -> Result<Option<Access>, Problem> {
     Ok(Some(Access { api, token }))
 }
 
+/// The rest with what Slack brings.
 pub(super) fn add(
-    ways: &mut Ways,
+    mut ways: Ways,
     config: &Config,
-    net: &Net,
-    metrics: &Arc<Metrics>,
-    clock: &Clock,
-    (store, inbox): (&Arc<dyn Store>, &Inbox),
-) -> Result<(), AppError> {
-    let Some(settings) = &config.slack else { return Ok(()) };
+    (net, metrics, clock): (&Net, &Arc<Metrics>, &Clock),
+    (store, inbox, rules): (&Arc<dyn Store>, &Inbox, &Arc<access::Access>),
+) -> Result<Ways, AppError> {
+    let Some(settings) = &config.slack else { return Ok(ways) };
     if let Some(access) = slack_bot(config)? {
-        let outlet = Outlet {
-            identity: access.identity(),
-            locale: settings.locale.clone(),
-            timezone: settings.timezone.clone(),
-            ..Outlet::of(Arc::new(Bot::new(access, net.clone())))
-        };
+        let identity = access.identity();
+        let bot = Arc::new(Bot::new(access, net.clone()));
+        ways.outlets.doors.insert(NAME.to_owned(), Arc::clone(&bot) as Arc<dyn Door>);
+        let (locale, timezone) = (settings.locale.clone(), settings.timezone.clone());
+        let outlet = Outlet { identity, locale, timezone, ..Outlet::of(bot) };
         ways.outlets.rooms.insert(NAME.to_owned(), outlet);
     }
+    let rules = Arc::clone(rules);
     let means = Means {
         inbox: inbox.clone(),
         commands: &CATALOG,
@@ -52,6 +53,7 @@ pub(super) fn add(
         net: net.clone(),
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
+        names_groups: Box::new(move || rules.names_roles(NAME)),
     };
     let slack = Arc::new(Slack::new(settings, means).map_err(|problem| problem.under("slack"))?);
     if slack.is_hook() {
@@ -60,5 +62,5 @@ pub(super) fn add(
     if slack.is_linked() {
         ways.surfaces.push((NAME, slack));
     }
-    Ok(())
+    Ok(ways)
 }

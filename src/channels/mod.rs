@@ -38,13 +38,15 @@ pub trait Channel: Send + Sync {
     /// How fast one destination may be used, and what becomes of a message sent twice.
     fn terms(&self) -> Terms;
 
-    /// Whether messages would reach a room, asked when somebody wants them there; `Err` is for that person.
-    async fn admits(&self, _address: &str) -> Result<(), String> {
-        Ok(())
-    }
-
     /// Whether the destination answers, without posting anything; `Err` says what to do. For `check --online`.
     async fn probe(&self) -> Result<(), String>;
+}
+
+/// A bot that can look whether it may write in a room.
+#[async_trait]
+pub trait Door: Send + Sync {
+    /// Asked when somebody wants messages there; `Err` is for that person.
+    async fn admits(&self, address: &str) -> Result<(), String>;
 }
 
 /// How each kind writes: those of `[channels.NAME]`, and the rooms bots sit in.
@@ -182,7 +184,8 @@ pub fn build(settings: &Settings, slack: Option<&slack::Access>, net: &Net) -> R
 }
 
 /// What is wrong with a room of Slack's while there is no bot.
-pub const NO_BOT: &str = "posts with the Slack bot, which has no token; add bot_token to [slack], or use kind = \"slack-webhook\"";
+pub const NO_BOT: &str =
+    "posts with the Slack bot, which has no token; add bot_token to [slack], or use kind = \"slack-webhook\"";
 
 /// No markup at all: data only loses what acts unseen.
 const PLAIN: Dialect = Dialect {

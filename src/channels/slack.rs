@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-pub use self::bot::{Access, BOT, Bot, Room, RoomSettings, bot_payload};
+pub use self::bot::{Access, BOT, BOT_PLATFORM, Bot, Room, RoomSettings, bot_payload};
 use super::http::{self, Answer, Platform, Verdict};
 use super::text::{cut, escape_with, link_target};
 use super::{Channel, Manner, check_url, foot, read_url};

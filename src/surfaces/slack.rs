@@ -4,6 +4,7 @@
 mod answers;
 mod asked;
 mod blocks;
+mod groups;
 mod hook;
 mod link;
 pub mod manifest;
@@ -16,11 +17,13 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::answers::Desk;
+use self::groups::Groups;
 use self::signature::Verifier;
 use super::{Inbox, Surface};
 use crate::metrics::{Metrics, OfSurface};
@@ -110,6 +113,9 @@ impl Default for Timing {
     }
 }
 
+/// Whether rights are given to user groups.
+pub type NamesGroups = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// What Slack's commands need of the rest.
 pub struct Means {
     pub inbox: Inbox,
@@ -120,6 +126,7 @@ pub struct Means {
     pub net: Net,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
+    pub names_groups: NamesGroups,
 }
 
 /// The app as a way in.
@@ -142,8 +149,9 @@ impl Slack {
         let verifier = read("signing_secret", &settings.signing_secret)?.and_then(|secret| Verifier::new(&secret));
         let metrics = Arc::clone(&means.metrics);
         let timing = Timing::default();
+        let groups = read("bot_token", &settings.bot_token)?.map(|token| Groups::new(&api, token, means.net.clone()));
         Ok(Slack {
-            desk: Arc::new(Desk::new(means, api, timing)),
+            desk: Arc::new(Desk::new(means, api, groups, timing)),
             verifier,
             app_token: read("app_token", &settings.app_token)?,
             timing,
@@ -194,9 +202,21 @@ impl Surface for Slack {
     }
 }
 
+/// The answer as JSON, read up to so many bytes; null where it is none.
+async fn read(mut response: reqwest::Response, limit: usize) -> Value {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        if body.len() + chunk.len() > limit {
+            break;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

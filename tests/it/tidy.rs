@@ -142,7 +142,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("commands", &["help", "runs", "status", "unwatch", "watch", "watches", "why"]),
     (
         "cli",
-        &["check", "completions", "deliveries", "demo", "render", "run", "schema", "send", "simulate", "slack", "subscriptions"],
+        &[
+            "check",
+            "completions",
+            "deliveries",
+            "demo",
+            "render",
+            "run",
+            "schema",
+            "send",
+            "simulate",
+            "slack",
+            "subscriptions",
+        ],
     ),
     ("http", &["board", "health"]),
 ];

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{PACE, WEBHOOK, payload};
 use crate::channels::http::{self, Answer, Exchange, Platform, Verdict};
-use crate::channels::{Channel, Manner, identity_of};
+use crate::channels::{Channel, Door, Manner, identity_of};
 use crate::model::{Button, Dialect, Message, Outcome, Repetitions, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::Problem;
@@ -92,13 +92,10 @@ impl Bot {
 
     async fn call(&self, method: &str, body: &Value) -> Exchange {
         match self.headers() {
-            Some(headers) => {
-                http::post(&self.net, &self.method(method), headers, body.to_string().into_bytes()).await
-            }
+            Some(headers) => http::post(&self.net, &self.method(method), headers, body.to_string().into_bytes()).await,
             None => Exchange::NotSent(BAD_TOKEN.to_owned()),
         }
     }
-
 }
 
 /// What a method answered; else Slack's word for what is wrong, where it says one.
@@ -134,9 +131,22 @@ impl Channel for Bot {
         if self.headers().is_none() {
             return Outcome::Denied { reason: BAD_TOKEN.to_owned() };
         }
-        http::judge(self.call("chat.postMessage", &bot_payload(address, message)).await, &PLATFORM, now)
+        http::judge(self.call("chat.postMessage", &bot_payload(address, message)).await, &BOT_PLATFORM, now)
     }
 
+    /// <https://docs.slack.dev/reference/methods/auth.test>
+    async fn probe(&self) -> Result<(), String> {
+        self.headers().ok_or(BAD_TOKEN)?;
+        let exchange = self.call("auth.test", &json!({})).await;
+        match http::judge(exchange, &BOT_PLATFORM, Timestamp::UNIX_EPOCH) {
+            Outcome::Delivered { .. } => Ok(()),
+            failed => Err(failed.reason().to_owned()),
+        }
+    }
+}
+
+#[async_trait]
+impl Door for Bot {
     /// A slash command works where the bot is no member, and what it posts there later is refused. So it looks, and
     /// joins what is open to all: <https://docs.slack.dev/reference/methods/conversations.info>. Where Slack does not
     /// say, the first message will show.
@@ -161,12 +171,6 @@ impl Channel for Bot {
                 said(joined).map(drop).map_err(|_| NOT_INSIDE.to_owned())
             }
         }
-    }
-
-    /// <https://docs.slack.dev/reference/methods/auth.test>
-    async fn probe(&self) -> Result<(), String> {
-        self.headers().ok_or(BAD_TOKEN)?;
-        http::probed(self.call("auth.test", &json!({})).await, &PLATFORM)
     }
 }
 
@@ -228,7 +232,7 @@ fn actions(buttons: &[Button]) -> Value {
 }
 
 /// What answers to the bot mean.
-pub const PLATFORM: Platform = Platform { accepted, refused, wait: |_| None, pause: |_| None };
+pub const BOT_PLATFORM: Platform = Platform { accepted, refused, wait: |_| None, pause: |_| None };
 
 fn accepted(answer: &Answer) -> Verdict {
     let said = answer.json();
@@ -244,10 +248,9 @@ fn refused(answer: &Answer) -> Option<Verdict> {
     match (answer.status, said.get("error").and_then(Value::as_str)) {
         (429, _) => Some(too_many()),
         (_, Some(word)) => Some(verdict(word)),
-        (401 | 403, None) => Some(Verdict::Denied(format!(
-            "Slack refuses the bot's token (status {}); put a valid one in slack.bot_token",
-            answer.status
-        ))),
+        (401, None) => Some(Verdict::Denied(
+            "Slack refuses the bot's token (status 401); put a valid one in slack.bot_token".to_owned(),
+        )),
         _ => None,
     }
 }
@@ -256,77 +259,71 @@ fn too_many() -> Verdict {
     Verdict::Limited { account: false, reason: "Slack asks the bot for fewer messages (ratelimited)".to_owned() }
 }
 
-/// <https://docs.slack.dev/reference/methods/chat.postMessage#errors>. Only words of these tables are repeated.
+// By <https://docs.slack.dev/reference/methods/chat.postMessage#errors>.
+const TOKEN: &[&str] = &[
+    "invalid_auth",
+    "not_authed",
+    "token_revoked",
+    "token_expired",
+    "account_inactive",
+    "not_allowed_token_type",
+    "access_denied",
+    "org_login_required",
+    "team_access_not_granted",
+];
+const RIGHTS: &[&str] = &["missing_scope", "no_permission", "ekm_access_denied"];
+const ABSENT: &[&str] = &["not_in_channel", "channel_not_found"];
+const CLOSED: &[&str] = &[
+    "restricted_action",
+    "restricted_action_read_only_channel",
+    "restricted_action_thread_only_channel",
+    "restricted_action_non_threadable_channel",
+    "messages_tab_disabled",
+    "cannot_dm_bot",
+];
+const UNFIT: &[&str] = &[
+    "invalid_blocks",
+    "invalid_blocks_format",
+    "msg_too_long",
+    "msg_blocks_too_long",
+    "no_text",
+    "invalid_arguments",
+    "invalid_arg_name",
+    "invalid_array_arg",
+    "invalid_json",
+    "json_not_object",
+    "too_many_attachments",
+];
+const LATER: &[&str] = &["service_unavailable", "request_timeout", "team_added_to_org"];
+/// Both may come after the message was posted; so they are no plain retry.
+const HALF_DONE: &[&str] = &["fatal_error", "internal_error"];
+
+/// Only words of these tables are repeated.
 fn verdict(word: &str) -> Verdict {
-    const TOKEN: [&str; 9] = [
-        "invalid_auth",
-        "not_authed",
-        "token_revoked",
-        "token_expired",
-        "account_inactive",
-        "not_allowed_token_type",
-        "access_denied",
-        "org_login_required",
-        "team_access_not_granted",
-    ];
-    const RIGHTS: [&str; 3] = ["missing_scope", "no_permission", "ekm_access_denied"];
-    const ABSENT: [&str; 2] = ["not_in_channel", "channel_not_found"];
-    const CLOSED: [&str; 6] = [
-        "restricted_action",
-        "restricted_action_read_only_channel",
-        "restricted_action_thread_only_channel",
-        "restricted_action_non_threadable_channel",
-        "messages_tab_disabled",
-        "cannot_dm_bot",
-    ];
-    const REJECT: [&str; 11] = [
-        "invalid_blocks",
-        "invalid_blocks_format",
-        "msg_too_long",
-        "msg_blocks_too_long",
-        "no_text",
-        "invalid_arguments",
-        "invalid_arg_name",
-        "invalid_array_arg",
-        "invalid_json",
-        "json_not_object",
-        "too_many_attachments",
-    ];
-    // Both may come after the message was posted; so they are no plain retry.
-    const HALF_DONE: [&str; 2] = ["fatal_error", "internal_error"];
-    const LATER: [&str; 3] = ["service_unavailable", "request_timeout", "team_added_to_org"];
-    let among = |words: &[&'static str]| words.iter().copied().find(|known| *known == word);
-    if let Some(word) = among(&TOKEN) {
-        return Verdict::Denied(format!("Slack refuses the bot's token ({word}); put a valid one in slack.bot_token"));
-    }
-    if let Some(word) = among(&RIGHTS) {
-        return Verdict::Denied(format!(
+    let is = |words: &[&str]| words.contains(&word);
+    match word {
+        _ if is(TOKEN) => {
+            Verdict::Denied(format!("Slack refuses the bot's token ({word}); put a valid one in slack.bot_token"))
+        }
+        _ if is(RIGHTS) => Verdict::Denied(format!(
             "Slack does not let the bot post ({word}); give its app the scopes of `callboard slack manifest` and install \
              it again"
-        ));
-    }
-    if let Some(word) = among(&ABSENT) {
-        return Verdict::Dead(format!(
+        )),
+        _ if is(ABSENT) => Verdict::Dead(format!(
             "the bot is not in the Slack channel, or there is no such channel ({word}); type /invite @callboard there"
-        ));
-    }
-    if word == "is_archived" {
-        return Verdict::Dead("the Slack channel is archived; bring it back or choose another".to_owned());
-    }
-    if let Some(word) = among(&CLOSED) {
-        return Verdict::Dead(format!("Slack does not let the bot post in this channel ({word}); allow it there"));
-    }
-    if let Some(word) = among(&REJECT) {
-        return Verdict::Reject(format!("Slack does not accept this message ({word})"));
-    }
-    match word {
+        )),
+        "is_archived" => Verdict::Dead("the Slack channel is archived; bring it back or choose another".to_owned()),
+        _ if is(CLOSED) => {
+            Verdict::Dead(format!("Slack does not let the bot post in this channel ({word}); allow it there"))
+        }
+        _ if is(UNFIT) => Verdict::Reject(format!("Slack does not accept this message ({word})")),
         "ratelimited" | "rate_limited" => too_many(),
         "message_limit_exceeded" => Verdict::Limited {
             account: true,
             reason: "the Slack workspace sends too many messages (message_limit_exceeded)".to_owned(),
         },
-        _ if among(&LATER).is_some() => Verdict::Retry(format!("Slack asks to try again ({word})")),
-        _ if among(&HALF_DONE).is_some() => {
+        _ if is(LATER) => Verdict::Retry(format!("Slack asks to try again ({word})")),
+        _ if is(HALF_DONE) => {
             Verdict::Unknown(format!("Slack has a failure of its own ({word}); it may have the message"))
         }
         _ => Verdict::Reject("Slack does not accept this message, for a reason that is not known here".to_owned()),
@@ -341,7 +338,7 @@ mod tests {
 
     fn said(error: &str) -> Outcome {
         let body = json!({ "ok": false, "error": error }).to_string().into_bytes();
-        http::classify(&Answer { status: 200, body, ..Answer::default() }, &PLATFORM, Timestamp::UNIX_EPOCH)
+        http::classify(&Answer { status: 200, body, ..Answer::default() }, &BOT_PLATFORM, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -376,7 +373,7 @@ mod tests {
         let headers = HeaderMap::from_iter([(reqwest::header::RETRY_AFTER, HeaderValue::from_static("7"))]);
         for (status, body) in [(429, ""), (200, r#"{"ok":false,"error":"ratelimited"}"#)] {
             let answer = Answer { status, headers: headers.clone(), body: body.into(), broken_off: false };
-            let outcome = http::classify(&answer, &PLATFORM, Timestamp::UNIX_EPOCH);
+            let outcome = http::classify(&answer, &BOT_PLATFORM, Timestamp::UNIX_EPOCH);
             let Outcome::Limited { after, account, .. } = outcome else { panic!("{outcome:?}") };
             assert_eq!((after.map(|after| after.as_secs()), account), (Some(7), false));
         }
@@ -386,7 +383,7 @@ mod tests {
     fn what_is_no_answer_of_slacks_is_unknown() {
         for body in ["", "ok", "<html>", "{}", r#"{"ok":"true"}"#, r#"{"ok":false}"#] {
             let answer = Answer { status: 200, body: body.into(), ..Answer::default() };
-            assert_eq!(http::classify(&answer, &PLATFORM, Timestamp::UNIX_EPOCH).label(), "unknown", "{body}");
+            assert_eq!(http::classify(&answer, &BOT_PLATFORM, Timestamp::UNIX_EPOCH).label(), "unknown", "{body}");
         }
     }
 

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use url::{Host, Url};
 
 use super::asked::Asked;
+use super::groups::Groups;
 use super::{Means, Timing, blocks};
 use crate::model::{Reply, Request, Text};
 use crate::net;
@@ -30,14 +31,15 @@ const UNDER_WAY: usize = 512;
 pub(super) struct Desk {
     pub(super) means: Means,
     pub(super) api: Url,
+    groups: Option<Groups>,
     pub(super) timing: Timing,
     /// Every answer on its way.
     pub(super) tasks: TaskTracker,
 }
 
 impl Desk {
-    pub(super) fn new(means: Means, api: Url, timing: Timing) -> Desk {
-        Desk { means, api, timing, tasks: TaskTracker::new() }
+    pub(super) fn new(means: Means, api: Url, groups: Option<Groups>, timing: Timing) -> Desk {
+        Desk { means, api, groups, timing, tasks: TaskTracker::new() }
     }
 
     /// The answer, where it is there by then; otherwise it goes by the `response_url`.
@@ -45,8 +47,13 @@ impl Desk {
         if self.tasks.len() >= UNDER_WAY {
             return Some(self.body(&private(crate::surfaces::NoAnswer::Busy)));
         }
-        let (desk, request) = (Arc::clone(self), self.request(&asked));
-        let mut asking = Box::pin(async move { desk.means.inbox.ask(request).await.unwrap_or_else(private) });
+        let (desk, mut request) = (Arc::clone(self), self.request(&asked));
+        let mut asking = Box::pin(async move {
+            if let Some(groups) = desk.groups.as_ref().filter(|_| (desk.means.names_groups)()) {
+                request.asker.roles = groups.of(&request.asker.user).await;
+            }
+            desk.means.inbox.ask(request).await.unwrap_or_else(private)
+        });
         if let Ok(reply) = timeout_at(by, &mut asking).await {
             return Some(self.body(&reply));
         }

@@ -47,7 +47,7 @@ pub(super) fn press(payload: &Value) -> Option<Asked> {
     })
 }
 
-/// By ids alone. Slack's user groups are not in what it sends.
+/// By ids alone. User groups are not in what Slack sends.
 fn asker(user: String, room: String) -> Option<Asker> {
     let is_id =
         |id: &str| (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());

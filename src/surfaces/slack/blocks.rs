@@ -61,10 +61,10 @@ fn lines(text: &Text, dialect: &Dialect) -> Vec<String> {
                     add(&mut lines, fitting(line, LINE_LIMIT, dialect.escape));
                 }
             }
-            Span::Bold(data) => add(
-                &mut lines,
-                fitting(&clean_line(data), LINE_LIMIT, |data| (dialect.bold)(&(dialect.escape)(data))),
-            ),
+            Span::Bold(data) => {
+                let bold = |data: &str| (dialect.bold)(&(dialect.escape)(data));
+                add(&mut lines, fitting(&clean_line(data), LINE_LIMIT, bold));
+            }
             Span::Code(data) => add(&mut lines, fitting(&typed_here(&clean_line(data)), LINE_LIMIT, code)),
             Span::Link { label, url } => {
                 let link = (dialect.link)(&(dialect.escape)(&clean_line(label)), url);
@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn spans_become_markup_and_data_stays_data() {
-        let text = Text::default().plain("Watching <!channel> ").bold("v12").line().code("a`b <c>").link("run", "https://x/");
+        let text =
+            Text::default().plain("Watching <!channel> ").bold("v12").line().code("a`b <c>").link("run", "https://x/");
         let written = text_of(&Reply::to_room(text));
         assert_eq!(written, "Watching &lt;!channel&gt; *v12*\n`aˋb &lt;c&gt;`<https://x/|run>");
     }
@@ -178,7 +179,10 @@ mod tests {
         assert_eq!(body["response_type"], "ephemeral");
         assert_eq!(body["text"], NOTHING);
         let button = &body["blocks"][1]["elements"][0];
-        assert_eq!((button["text"]["text"].as_str(), button["value"].as_str()), (Some("Unwatch"), Some("unwatch 7b1e04c2")));
+        assert_eq!(
+            (button["text"]["text"].as_str(), button["value"].as_str()),
+            (Some("Unwatch"), Some("unwatch 7b1e04c2"))
+        );
     }
 
     proptest! {

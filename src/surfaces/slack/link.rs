@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use reqwest::Response;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +12,7 @@ use url::Url;
 
 use super::answers::Desk;
 use super::asked;
-use super::{NAME, Slack};
+use super::{NAME, Slack, read};
 use crate::net;
 use crate::surfaces::backoff;
 use crate::surfaces::socket::Socket;
@@ -30,7 +29,10 @@ enum End {
     Stopped,
     /// Slack asked to come again, as it does every few hours.
     Asked,
-    Lost { reason: String, ready: bool },
+    Lost {
+        reason: String,
+        ready: bool,
+    },
     /// A person must act.
     Refused(String),
 }
@@ -103,7 +105,7 @@ impl Slack {
         }
         let client = self.desk.means.net.client_for(&url).map_err(|refused| End::Refused(refused.to_string()))?;
         let asked = client.post(url).bearer_auth(token.expose_secret()).send().await;
-        let said = read(asked.map_err(|error| lost(&net::explain(&error)))?).await;
+        let said = read(asked.map_err(|error| lost(&net::explain(&error)))?, ANSWER_LIMIT).await;
         match (said.get("ok"), said.get("url").and_then(Value::as_str).map(Url::parse)) {
             (Some(Value::Bool(true)), Some(Ok(url))) => Ok(url),
             (Some(Value::Bool(true)), _) => Err(lost("Slack named no address to connect to; is slack.api right?")),
@@ -224,18 +226,6 @@ fn refusal(word: &str) -> Option<String> {
         "Slack refused slack.app_token ({known}). Put a valid one there: https://api.slack.com/apps, your app, Basic \
          Information, App-Level Tokens, Generate, with the scope connections:write; and switch Socket Mode on"
     ))
-}
-
-/// The answer as JSON; null where it is none.
-async fn read(mut response: Response) -> Value {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        if body.len() + chunk.len() > ANSWER_LIMIT {
-            break;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    serde_json::from_slice(&body).unwrap_or_default()
 }
 
 #[cfg(test)]

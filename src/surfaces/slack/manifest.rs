@@ -12,12 +12,38 @@ pub(super) const UMBRELLA: &str = "callboard";
 /// `/mute` is refused as a whole; these commands are typed behind `/callboard`.
 /// <https://slack.com/help/articles/201259356-Slash-commands-in-Slack>
 pub(super) const RESERVED: [&str; 26] = [
-    "active", "apps", "archive", "away", "call", "collapse", "dm", "dnd", "expand", "feed", "help", "invite", "join",
-    "leave", "me", "msg", "mute", "open", "remind", "rename", "search", "shortcuts", "shrug", "status", "topic", "who",
+    "active",
+    "apps",
+    "archive",
+    "away",
+    "call",
+    "collapse",
+    "dm",
+    "dnd",
+    "expand",
+    "feed",
+    "help",
+    "invite",
+    "join",
+    "leave",
+    "me",
+    "msg",
+    "mute",
+    "open",
+    "remind",
+    "rename",
+    "search",
+    "shortcuts",
+    "shrug",
+    "status",
+    "topic",
+    "who",
 ];
 
-/// What the bot may: answer commands, post, see whether it is in a channel, and join what is open to all.
-const SCOPES: [&str; 5] = ["commands", "chat:write", "channels:read", "groups:read", "channels:join"];
+/// What the bot may: answer commands, post, see whether it is in a channel, join what is open to all, and see who is in
+/// which user group.
+const SCOPES: [&str; 6] =
+    ["commands", "chat:write", "channels:read", "groups:read", "channels:join", "usergroups:read"];
 
 /// With `base`, the public address of Callboard, for commands by HTTPS; without, for Socket Mode.
 pub fn manifest(commands: &[CommandInfo], usage: fn(&CommandInfo) -> String, base: Option<&Url>) -> Value {
