@@ -119,6 +119,15 @@ impl Access {
         meant.filter_map(|entry| entry.role(asker)).max()
     }
 
+    /// Rights on that surface are given to roles too, so who has which matters.
+    pub fn names_roles(&self, surface: &str) -> bool {
+        let names = |entry: &Settings| {
+            let bound = Role::ALL.iter().flat_map(|role| entry.bound(*role));
+            entry.surface == surface && bound.into_iter().any(|who| who.starts_with("role:"))
+        };
+        self.entries().iter().any(names)
+    }
+
     /// Somebody in that room may know of the workspace.
     pub fn is_open(&self, surface: &str, room: &str, workspace: &str) -> bool {
         let entries = self.entries();

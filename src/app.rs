@@ -1,6 +1,7 @@
 //! The only place that constructs. Starts the loops; when one ends or the stop comes, all end.
 
 mod outages;
+mod slack;
 mod starting;
 mod tending;
 
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use self::outages::Outages;
+pub use self::slack::slack_bot;
 pub use self::starting::{listen, start};
 pub use self::tending::Tending;
 use crate::access::Access;
@@ -107,9 +109,12 @@ impl App {
         let source: Arc<dyn Source> = Arc::new(dataworks(config, &net)?);
         let store = store::open(&config.store, Role::Owner).await?;
         let clock = store.clock().unwrap_or(clock);
-        let now = clock();
-        let renderer = renderer(&config.templates);
-        let Ways { outlets, surfaces, hooks } = ways(config, &net, &metrics, &clock)?.with(terminal);
+        let (now, renderer) = (clock(), renderer(&config.templates));
+        let (inbox, asked) = Inbox::new();
+        let ways = ways(config, &net, &metrics, &clock)?.with(terminal);
+        let access = Arc::new(Access::new(config.access.clone()));
+        let shared = (&net, &metrics, &clock);
+        let Ways { outlets, surfaces, hooks } = slack::add(ways, config, shared, (&store, &inbox, &access))?;
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
@@ -128,7 +133,7 @@ impl App {
             Arc::clone(&clock),
         );
         let dispatcher = Arc::new(dispatcher);
-        let hurried = Arc::clone(&poller);
+        let (hurried, rooms) = (Arc::clone(&poller), Arc::new(outlets.clone()));
         let commands = Context {
             tracker: Arc::clone(&tracker),
             meter: Arc::clone(&meter),
@@ -137,7 +142,8 @@ impl App {
             hurry: Box::new(move |workspace, now| hurried.hurry(workspace, now)),
             store: Arc::clone(&store),
             configuration: configuration(outlets.clone()),
-            access: Arc::new(Access::new(config.access.clone())),
+            access,
+            admits: Box::new(move |to| Box::pin(Arc::clone(&rooms).admits(to))),
         };
         let pages = Pages {
             tracker: Arc::clone(&tracker),
@@ -153,7 +159,6 @@ impl App {
             automation: automation(config, templates, &dispatcher)?,
             hooks,
         };
-        let (inbox, asked) = Inbox::new();
         Ok(App {
             workspaces,
             store,
@@ -317,8 +322,16 @@ pub fn beyond_the_shape(config: &Config) -> Vec<Problem> {
             return problems;
         }
     };
+    let bot = match slack_bot(config) {
+        Ok(bot) => bot,
+        Err(problem) => {
+            problems.push(problem);
+            return problems;
+        }
+    };
     let refused = config.channels.iter().filter_map(|(name, settings)| {
-        channels::build(settings, &net).err().map(|problem| problem.under(&format!("channels.{name}")))
+        let built = channels::build(settings, bot.as_ref(), &net);
+        built.err().map(|problem| problem.under(&format!("channels.{name}")))
     });
     problems.extend(refused);
     problems
@@ -388,7 +401,7 @@ impl Ways {
 fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Ways, AppError> {
     let mut channels = HashMap::new();
     for (name, settings) in &config.channels {
-        channels.insert(name.clone(), outlet(name, settings, net)?);
+        channels.insert(name.clone(), outlet(name, settings, config, net)?);
     }
     let mut outlets = Outlets {
         channels,
@@ -465,14 +478,19 @@ fn discord_access(settings: &surfaces::discord::Settings) -> Result<(Url, Secret
 }
 
 /// A configured channel, ready to send.
-pub fn outlet(name: &str, settings: &channels::Settings, net: &Net) -> Result<Outlet, AppError> {
-    let channel = channels::build(settings, net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
+pub fn outlet(name: &str, settings: &channels::Settings, config: &Config, net: &Net) -> Result<Outlet, AppError> {
+    let bot = match settings {
+        channels::Settings::Slack(_) => slack_bot(config)?,
+        _ => None,
+    };
+    let channel =
+        channels::build(settings, bot.as_ref(), net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
     Ok(Outlet {
         channel,
         locale: settings.locale().to_owned(),
         timezone: settings.timezone().to_owned(),
         prefer: settings.prefer(),
-        identity: channels::identity(settings),
+        identity: channels::identity(settings, bot.as_ref()),
     })
 }
 

@@ -42,15 +42,23 @@ pub trait Channel: Send + Sync {
     async fn probe(&self) -> Result<(), String>;
 }
 
+/// A bot that can look whether it may write in a room.
+#[async_trait]
+pub trait Door: Send + Sync {
+    /// Asked when somebody wants messages there; `Err` is for that person.
+    async fn admits(&self, address: &str) -> Result<(), String>;
+}
+
 /// How each kind writes: those of `[channels.NAME]`, and the rooms bots sit in.
-pub const DIALECTS: [Dialect; 6] =
-    [discord::BOT, discord::WEBHOOK, slack::WEBHOOK, dingtalk::ROBOT, webhook::DIALECT, console::DIALECT];
+pub const DIALECTS: [Dialect; 7] =
+    [discord::BOT, discord::WEBHOOK, slack::BOT, slack::WEBHOOK, dingtalk::ROBOT, webhook::DIALECT, console::DIALECT];
 
 /// `[channels.NAME]`, by `kind`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Settings {
     DiscordWebhook(discord::Settings),
+    Slack(slack::RoomSettings),
     SlackWebhook(slack::Settings),
     Dingtalk(dingtalk::Settings),
     Webhook(webhook::Settings),
@@ -61,6 +69,7 @@ impl Settings {
     pub fn check(&self) -> Vec<Problem> {
         match self {
             Settings::DiscordWebhook(settings) => settings.check(),
+            Settings::Slack(settings) => settings.check(),
             Settings::SlackWebhook(settings) => settings.check(),
             Settings::Dingtalk(settings) => settings.check(),
             Settings::Webhook(settings) => settings.check(),
@@ -71,6 +80,7 @@ impl Settings {
     pub fn dialect(&self) -> Dialect {
         match self {
             Settings::DiscordWebhook(_) => discord::WEBHOOK,
+            Settings::Slack(_) => slack::BOT,
             Settings::SlackWebhook(_) => slack::WEBHOOK,
             Settings::Dingtalk(_) => dingtalk::ROBOT,
             Settings::Webhook(_) => webhook::DIALECT,
@@ -85,6 +95,7 @@ impl Settings {
     fn manner(&self) -> &Manner {
         match self {
             Settings::DiscordWebhook(settings) => &settings.manner,
+            Settings::Slack(settings) => &settings.manner,
             Settings::SlackWebhook(settings) => &settings.manner,
             Settings::Dingtalk(settings) => &settings.manner,
             Settings::Webhook(settings) => &settings.manner,
@@ -111,7 +122,7 @@ impl Settings {
             Settings::SlackWebhook(settings) => (&settings.url, None),
             Settings::Dingtalk(settings) => (&settings.url, settings.secret.as_ref()),
             Settings::Webhook(settings) => (&settings.url, settings.secret.as_ref()),
-            Settings::Console(_) => return None,
+            Settings::Slack(_) | Settings::Console(_) => return None,
         };
         Some((url.read().ok()?, secret.map(Secret::read).transpose().ok()?))
     }
@@ -137,7 +148,11 @@ impl Manner {
 
 /// By what a destination is recognised whose configuration may have changed since: 8 hexadecimal digits of the SHA-256
 /// of its URL and secret, which lead back to neither. Empty for a kind that has none, and where they can't be read.
-pub fn identity(settings: &Settings) -> String {
+/// `slack` is the bot's access, for its rooms.
+pub fn identity(settings: &Settings, slack: Option<&slack::Access>) -> String {
+    if let (Settings::Slack(room), Some(access)) = (settings, slack) {
+        return identity_of(&room.channel, &access.identity());
+    }
     let Some((url, secret)) = settings.secrets() else { return String::new() };
     identity_of(url.expose_secret(), secret.as_ref().map_or("", |secret| secret.expose_secret()))
 }
@@ -152,9 +167,14 @@ fn foot(message: &Message) -> &str {
     message.content.run().map_or("callboard", RunId::as_str)
 }
 
-/// Reads the secrets and makes the channel. Sends nothing; the problem's key is relative to `[channels.NAME]`.
-pub fn build(settings: &Settings, net: &Net) -> Result<Arc<dyn Channel>, Problem> {
+/// Reads the secrets and makes the channel; `slack` is the bot's access, for its rooms. Sends nothing; the problem's key
+/// is relative to `[channels.NAME]`.
+pub fn build(settings: &Settings, slack: Option<&slack::Access>, net: &Net) -> Result<Arc<dyn Channel>, Problem> {
     Ok(match settings {
+        Settings::Slack(settings) => {
+            let access = slack.ok_or_else(|| Problem::new("kind", NO_BOT))?;
+            Arc::new(slack::Room::new(settings, slack::Bot::new(access.clone(), net.clone())))
+        }
         Settings::DiscordWebhook(settings) => Arc::new(discord::Webhook::new(settings, net)?),
         Settings::SlackWebhook(settings) => Arc::new(slack::Webhook::new(settings, net)?),
         Settings::Dingtalk(settings) => Arc::new(dingtalk::Robot::new(settings, net)?),
@@ -162,6 +182,10 @@ pub fn build(settings: &Settings, net: &Net) -> Result<Arc<dyn Channel>, Problem
         Settings::Console(_) => Arc::new(console::Console::new(Box::new(anstream::stdout()))),
     })
 }
+
+/// What is wrong with a room of Slack's while there is no bot.
+pub const NO_BOT: &str =
+    "posts with the Slack bot, which has no token; add bot_token to [slack], or use kind = \"slack-webhook\"";
 
 /// No markup at all: data only loses what acts unseen.
 const PLAIN: Dialect = Dialect {

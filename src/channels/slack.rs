@@ -1,8 +1,10 @@
-//! Slack incoming webhooks.
+//! Slack: incoming webhooks here, the bot and its rooms in `bot`.
 //!
 //! Limits: <https://docs.slack.dev/reference/block-kit/blocks/>. A block that is too long refuses the message, so
 //! everything is cut here. The link stands in the text, not on a button: a click on a button would be sent to the
 //! app, and an app that is only a webhook has nowhere to take it.
+
+mod bot;
 
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
 
+pub use self::bot::{Access, BOT, BOT_PLATFORM, Bot, Room, RoomSettings, bot_payload};
 use super::http::{self, Answer, Platform, Verdict};
 use super::text::{cut, escape_with, link_target};
 use super::{Channel, Manner, check_url, foot, read_url};

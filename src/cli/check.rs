@@ -25,7 +25,7 @@ use crate::sources::Source;
 /// that can't be rendered. Secrets are never shown.
 ///
 /// With --online it then asks the outside world, without posting anything: DataWorks for one page of runs of each
-/// workspace, Discord for its webhooks and the bot, and of every other channel only whether its host answers; what its
+/// workspace, Discord for its webhooks and the bot, Slack for the bot, and of every other channel only whether its host answers; what its
 /// secret is worth only a message shows, see `callboard send`.
 ///
 /// Exit status: 0 all is well, 1 something did not answer as it should, 2 the configuration is wrong.
@@ -171,7 +171,7 @@ fn questions(config: &Config) -> Result<Vec<Question>, AppError> {
     };
     let mut questions: Vec<Question> = config.workspaces().into_iter().zip(0..).map(of_workspace).collect();
     for (name, settings) in &config.channels {
-        let channel = app::outlet(name, settings, &net)?.channel;
+        let channel = app::outlet(name, settings, config, &net)?.channel;
         let answer: BoxFuture<'static, _> = Box::pin(async move { channel.probe().await });
         questions.push(Question { about: format!("channel {name}"), proves: proof(settings), answer });
     }
@@ -180,12 +180,20 @@ fn questions(config: &Config) -> Result<Vec<Question>, AppError> {
         let answer: BoxFuture<'static, _> = Box::pin(async move { bot.probe().await });
         questions.push(Question { about: "discord".to_owned(), proves: "Discord knows the bot's token", answer });
     }
+    if let Some(access) = app::slack_bot(config)? {
+        let bot = channels::slack::Bot::new(access, net);
+        let answer: BoxFuture<'static, _> = Box::pin(async move { bot.probe().await });
+        questions.push(Question { about: "slack".to_owned(), proves: "Slack knows the bot's token", answer });
+    }
     Ok(questions)
 }
 
 fn proof(settings: &channels::Settings) -> &'static str {
     match settings {
         channels::Settings::DiscordWebhook(_) => "Discord knows the webhook",
+        channels::Settings::Slack(_) => {
+            "Slack knows the bot's token; whether the channel takes messages only `callboard send` shows"
+        }
         channels::Settings::SlackWebhook(_) | channels::Settings::Dingtalk(_) | channels::Settings::Webhook(_) => {
             "its host answers; whether it takes messages only `callboard send` shows"
         }

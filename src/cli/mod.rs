@@ -13,6 +13,7 @@ mod schema;
 mod screen;
 mod send;
 mod simulate;
+mod slack;
 mod store;
 mod subscriptions;
 
@@ -52,6 +53,7 @@ commands! {
     Deliveries in deliveries,
     Store in store,
     Simulate in simulate,
+    Slack in slack,
     Completions in completions,
     Schema in schema,
 }

@@ -26,7 +26,7 @@ pub struct Render {
     /// `callboard deliveries show --json` prints it; or - for standard input
     #[arg(value_name = "CHANGE")]
     message: String,
-    /// The kind of channel, not its name: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord for a room of the bot
+    /// The kind of channel, not its name: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord or slack for a room of the bot
     #[arg(long, value_name = "KIND", default_value = "console")]
     channel: String,
     /// The language: en, zh-CN
@@ -96,6 +96,7 @@ fn posted(kind: &str, message: &Message) -> Value {
     match kind {
         "discord" => discord::bot_payload(message),
         "discord-webhook" => discord::payload(message),
+        "slack" => slack::bot_payload("C0123456789", message),
         "slack-webhook" => slack::payload(message),
         "dingtalk" => dingtalk::payload(message, None),
         _ => {

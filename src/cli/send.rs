@@ -29,7 +29,7 @@ impl Send {
         };
         let outlet = Net::new(&config.network)
             .map_err(|error| error.to_string())
-            .and_then(|net| app::outlet(&self.channel, settings, &net).map_err(|error| error.to_string()));
+            .and_then(|net| app::outlet(&self.channel, settings, &config, &net).map_err(|error| error.to_string()));
         let outlet = match outlet {
             Ok(outlet) => outlet,
             Err(said) => return fail(Exit::Misused, &said),

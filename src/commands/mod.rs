@@ -137,6 +137,9 @@ impl<'a> Call<'a> {
 /// Tells the poller that somebody waits for a workspace.
 pub type Hurry = Box<dyn Fn(&WorkspaceKey, Timestamp) + Send + Sync>;
 
+/// Whether messages would reach a room; what it says otherwise is for the asker.
+pub type Admits = Box<dyn Fn(Destination) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
 /// What commands may use.
 pub struct Context {
     pub tracker: Arc<Tracker>,
@@ -147,6 +150,7 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     pub configuration: Configuration,
     pub access: Arc<Access>,
+    pub admits: Admits,
 }
 
 impl Context {

@@ -35,6 +35,8 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
     let now = call.now();
     let Found { workspace, id, snapshot } = find(context, &call, call.arg(0), call.arg(1)).await?;
     call.needs(context, &workspace, Role::Watcher)?;
+    // Nothing is promised that could not arrive.
+    (context.admits)(call.destination()).await.map_err(CommandError::user)?;
     let key = workspace.key();
     if context.tracker.in_destination(&call.destination()).len() >= WATCHES_PER_ROOM {
         return Err(CommandError::user(format!(

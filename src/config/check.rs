@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::{item_of, join, nearest};
 use super::{Config, StandingSubscription};
 use crate::settings::{Problem, quoted};
-use crate::{access, surfaces};
+use crate::{access, channels, surfaces};
 
 /// Keys are full paths. `follows`: it is for a service, which has nothing to do without a workspace.
 pub(super) fn all(config: &Config, follows: bool) -> Vec<Problem> {
@@ -14,6 +14,7 @@ pub(super) fn all(config: &Config, follows: bool) -> Vec<Problem> {
     problems.extend(config.store.check().into_iter().map(|problem| problem.under("store")));
     problems.extend(config.dataworks.check().into_iter().map(|problem| problem.under("dataworks")));
     problems.extend(config.discord.iter().flat_map(|discord| discord.check()).map(|problem| problem.under("discord")));
+    problems.extend(config.slack.iter().flat_map(|slack| slack.check()).map(|problem| problem.under("slack")));
     if follows && config.workspaces.is_empty() {
         let message = "no workspace is given; add [[workspaces]] with name, region and project_id";
         problems.push(Problem::new("workspaces", message));
@@ -65,6 +66,10 @@ fn channels(config: &Config, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(path.clone(), message));
         }
         problems.extend(settings.check().into_iter().map(|problem| problem.under(&path)));
+        let has_bot = config.slack.as_ref().is_some_and(|slack| slack.bot_token.is_some());
+        if matches!(settings, channels::Settings::Slack(_)) && !has_bot {
+            problems.push(Problem::new(join(&path, "kind"), channels::NO_BOT));
+        }
     }
 }
 

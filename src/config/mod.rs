@@ -65,6 +65,8 @@ pub struct Config {
     pub access: Vec<access::Settings>,
     /// The Discord bot; absent: no bot.
     pub discord: Option<surfaces::discord::Settings>,
+    /// The Slack app; absent: no commands from Slack and no bot.
+    pub slack: Option<surfaces::slack::Settings>,
     /// What outgoing requests may reach.
     pub network: net::Settings,
     /// The wording.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::channels::Channel;
+use crate::channels::{Channel, Door};
 use crate::delivery::{self, Ended, Turn};
 use crate::model::{
     Claimed, Content, Destination, Draft, Folding, News, Notice, NoticeKind, Place, Plan, Prefer, Queue, Repetitions,
@@ -43,6 +43,8 @@ impl Outlet {
 pub struct Outlets {
     pub channels: HashMap<String, Outlet>,
     pub rooms: HashMap<String, Outlet>,
+    /// By surface: bots that can look whether they may write in a room.
+    pub doors: HashMap<String, Arc<dyn Door>>,
     /// Channels that hear of every trouble.
     pub operators: BTreeSet<String>,
     /// Groups of channels that hear the same: they hear of each other's troubles.
@@ -55,6 +57,22 @@ impl Outlets {
         match to {
             Destination::Channel(name) => Some((self.channels.get(name)?, "")),
             Destination::Room { surface, room } => Some((self.rooms.get(surface)?, room)),
+        }
+    }
+
+    /// Whether messages would reach this destination, as far as can be told; `Err` is for the person who wants them.
+    pub async fn admits(self: Arc<Self>, to: Destination) -> Result<(), String> {
+        if self.find(&to).is_none() {
+            let nothing = "I can answer here but not post by myself, so nothing can be watched from here. Whoever runs \
+                           me can change that: I need a token to post with.";
+            return Err(nothing.to_owned());
+        }
+        match &to {
+            Destination::Room { surface, room } => match self.doors.get(surface) {
+                Some(door) => door.admits(room).await,
+                None => Ok(()),
+            },
+            Destination::Channel(_) => Ok(()),
         }
     }
 

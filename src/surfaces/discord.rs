@@ -112,10 +112,8 @@ impl Default for Timing {
     }
 }
 
-/// The pause after so many failures in a row (from 1). `chance` in 0..1 keeps many bots from coming back at once.
 fn backoff(failures: u32, timing: &Timing, chance: f64) -> Duration {
-    let doubled = timing.pause_first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-    doubled.min(timing.pause_last).mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
+    super::backoff(failures, timing.pause_first, timing.pause_last, chance)
 }
 
 /// The bot as a way in.

@@ -3,6 +3,7 @@
 
 pub mod console;
 pub mod discord;
+pub mod slack;
 pub mod socket;
 
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{CommandInfo, Reply, Request, Suggestion};
 
 /// Those that rights can be given for.
-pub const NAMES: [&str; 1] = [discord::NAME];
+pub const NAMES: [&str; 2] = [discord::NAME, slack::NAME];
 
 /// A chat from which commands come in.
 #[async_trait]
@@ -30,6 +31,13 @@ pub trait Hook: Send + Sync {
     /// What was posted to `/SURFACE/action`, with the bytes of its body as they came: signatures are over them. Answers
     /// within the time that the chat allows.
     async fn receive(&self, action: &str, headers: &HeaderMap, body: &[u8]) -> Response<String>;
+}
+
+/// The pause after so many failures in a row (from 1): the first one, doubled each time, up to the last. `chance` in 0..1
+/// keeps many bots from coming back at once.
+fn backoff(failures: u32, first: Duration, last: Duration, chance: f64) -> Duration {
+    let doubled = first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+    doubled.min(last).mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
 }
 
 /// Requests that wait to be answered, at most.

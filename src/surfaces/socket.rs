@@ -1,9 +1,12 @@
 //! A WebSocket to a chat that need not be able to reach us: text frames in, text frames out. When to open one and when
 //! to give it up is for who uses it.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use native_tls::TlsConnector;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
@@ -27,6 +30,8 @@ pub enum SocketError {
     Refused,
     #[error("the connection broke")]
     Broken,
+    #[error("nothing came for too long, not even a ping")]
+    Silent,
 }
 
 impl Socket {
@@ -51,6 +56,18 @@ impl Socket {
             }
         }
         Ok(None)
+    }
+
+    /// As [`Socket::next`], for a server that pings: given up when not even a ping comes for `silence`.
+    pub async fn next_within(&mut self, silence: Duration) -> Result<Option<String>, SocketError> {
+        loop {
+            let frame = timeout(silence, self.0.next()).await.map_err(|_| SocketError::Silent)?;
+            match frame.transpose().map_err(|_| SocketError::Broken)? {
+                Some(Message::Text(text)) => return Ok(Some(text)),
+                Some(Message::Close(_)) | None => return Ok(None),
+                Some(_) => {}
+            }
+        }
     }
 
     pub async fn send(&mut self, text: String) -> Result<(), SocketError> {

@@ -47,6 +47,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::fake_discord::{self, FakeDiscord};
+use crate::fake_slack::{self, FakeSlack};
 use crate::sink::{Seen, Sink};
 
 const KEY: &str = "LTAI-simulated-key";
@@ -79,6 +80,8 @@ pub struct Setup {
     pub lossy: Vec<&'static str>,
     /// Commands come over Discord's gateway, otherwise straight into the inbox.
     pub gateway: bool,
+    /// Lines of `[slack]`, beside its address; commands come by HTTPS. None: no such section.
+    pub slack: Option<String>,
     pub waiting_after: &'static str,
     /// The access key's secret, or a table that says where it is.
     pub secret: &'static str,
@@ -93,6 +96,7 @@ impl Setup {
             more: String::new(),
             lossy: Vec::new(),
             gateway: false,
+            slack: None,
             waiting_after: "20s",
             secret: SECRET,
             calls: ("1000", "10000000"),
@@ -107,6 +111,13 @@ impl Setup {
              \"finished\"]\n",
             names.join(", ")
         ))
+    }
+
+    /// Slack with everything that commands by HTTPS and messages need.
+    #[must_use]
+    pub fn with_slack(self) -> Setup {
+        let slack = format!("signing_secret = \"{}\"\nbot_token = \"{}\"", fake_slack::SECRET, fake_slack::BOT_TOKEN);
+        Setup { slack: Some(slack), ..self }
     }
 
     #[must_use]
@@ -127,6 +138,7 @@ pub struct Bot {
     pub world: World,
     pub sink: Sink,
     pub discord: FakeDiscord,
+    pub slack: FakeSlack,
     pub config: Config,
     setup: Setup,
     /// The configuration as it would stand in the file.
@@ -156,6 +168,8 @@ struct Life {
     workspaces: Vec<Workspace>,
     pages: Arc<Pages>,
     typed: mpsc::Sender<String>,
+    /// Where its pages and its hooks are.
+    site: String,
 }
 
 impl Bot {
@@ -171,14 +185,17 @@ impl Bot {
         tokio::spawn(serve(world.clone(), listener, stop.clone()));
         let sink = Sink::start().await;
         let discord = FakeDiscord::start().await;
+        let slack = FakeSlack::start().await;
         let folder = tempfile::tempdir().unwrap();
         let urls = mount(&setup, &sink);
         let text = configuration(&setup, &endpoint, &discord.url(), folder.path(), &urls);
+        let text = text + &setup.slack.as_ref().map_or_else(String::new, |more| slack.section(more));
         let config = config::parse("the test", &text, []).unwrap_or_else(|invalid| panic!("{}", invalid.lines()));
         let mut bot = Bot {
             world,
             sink,
             discord,
+            slack,
             config,
             setup,
             text,
@@ -225,7 +242,7 @@ impl Bot {
         let clock: Clock = Arc::new(move || *now.lock().unwrap());
         let (config, screen, gateway) = (self.config.clone(), Arc::clone(&self.terminal), self.setup.gateway);
         let building = runtime.spawn(build(config, screen, clock, gateway));
-        let (parts, typed) = building.await.expect("the bot does not panic");
+        let (parts, typed, site) = building.await.expect("the bot does not panic");
         let App { store, tracker, poller, dispatcher, outages, metrics, inbox, workspaces, pages, .. } = parts;
         let runtime = Some(runtime);
         self.life = Some(Life {
@@ -241,6 +258,7 @@ impl Bot {
             workspaces,
             pages,
             typed,
+            site,
         });
     }
 
@@ -285,6 +303,11 @@ impl Bot {
 
     pub fn dispatcher(&self) -> Arc<Dispatcher> {
         Arc::clone(&self.life().dispatcher)
+    }
+
+    /// The address of its pages and hooks.
+    pub fn site(&self) -> &str {
+        &self.life().site
     }
 
     /// Another process beside the service.
@@ -412,6 +435,7 @@ impl Bot {
     pub async fn say(&self, room: &str, text: &str) -> Answer {
         match room.split_once(':') {
             Some(("discord", room)) if self.setup.gateway => self.say_in_discord(room, text).await,
+            Some(("slack", room)) if self.setup.slack.is_some() => self.say_in_slack(room, text).await,
             Some((surface, room)) => {
                 let request = Request {
                     asker: Asker {
@@ -447,6 +471,14 @@ impl Bot {
         Answer { text: readable(&seen.text), private: seen.ephemeral }
     }
 
+    async fn say_in_slack(&self, room: &str, text: &str) -> Answer {
+        let (command, rest) = text.split_once(' ').unwrap_or((text, ""));
+        assert!(!["/status", "/mute", "/help"].contains(&command), "at Slack {command} is Slack's own");
+        let said = self.slack.slash(self.site(), room, "U7", command, rest, self.now()).await;
+        let seen = said.answered().await;
+        Answer { text: seen.text, private: seen.ephemeral }
+    }
+
     // ------------------------------------------------------------------------------------------------- what was heard
 
     /// The headlines of the messages that came since the last call, in order.
@@ -465,6 +497,10 @@ impl Bot {
         match to.split_once(':') {
             Some(("discord", room)) => {
                 self.discord.messages(room).iter().map(|posted| embed(&posted.body)).collect::<Vec<_>>()
+            }
+            Some(("slack", room)) => {
+                let messages = self.slack.messages(room);
+                messages.iter().map(|body| fake_slack::readable(body["text"].as_str().unwrap())).collect()
             }
             Some((surface, _)) => panic!("no model of {surface}"),
             None if to == console::NAME => self.terminal.messages(),
@@ -567,8 +603,9 @@ impl Bot {
         let open = self.open().await;
         self.balance().await;
         let rooms: Vec<String> = self.discord.rooms().iter().map(|room| format!("discord:{room}")).collect();
+        let in_slack = self.slack.rooms().into_iter().map(|room| format!("slack:{room}"));
         let channels = self.setup.channels.iter().map(|(name, _)| (*name).to_owned());
-        let places: Vec<String> = channels.chain(rooms).chain([console::NAME.to_owned()]).collect();
+        let places: Vec<String> = channels.chain(rooms).chain(in_slack).chain([console::NAME.to_owned()]).collect();
         self.finished = true;
         for to in places {
             let unread = self.heard(&to);
@@ -668,7 +705,12 @@ api = "{discord}"
 }
 
 /// Builds the bot in its own runtime and starts what takes commands.
-async fn build(config: Config, screen: Arc<Screen>, clock: Clock, gateway: bool) -> (App, mpsc::Sender<String>) {
+async fn build(
+    config: Config,
+    screen: Arc<Screen>,
+    clock: Clock,
+    gateway: bool,
+) -> (App, mpsc::Sender<String>, String) {
     let until = tokio::time::Instant::now() + PATIENCE;
     let (mut app, typed) = loop {
         let (typed, lines) = mpsc::channel(8);
@@ -703,7 +745,10 @@ async fn build(config: Config, screen: Arc<Screen>, clock: Clock, gateway: bool)
         let (bot, inbox) = (bot.with_clock(clock), app.inbox.clone());
         tokio::spawn(async move { bot.run(inbox, &CATALOG, CancellationToken::new()).await });
     }
-    (app, typed)
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(callboard::http::serve(listener, Arc::clone(&app.pages), CancellationToken::new()));
+    (app, typed, site)
 }
 
 /// Pauses shrunk; limits that no story reaches on purpose are out of reach on a busy machine too.

@@ -151,7 +151,7 @@ fn net() -> Net {
 fn build(settings: Value, net: &Net) -> Arc<dyn Channel> {
     let settings: Settings = serde_json::from_value(settings).unwrap();
     assert_eq!(settings.check(), [], "{}", settings.kind());
-    channels::build(&settings, net).unwrap()
+    channels::build(&settings, None, net).unwrap()
 }
 
 /// One channel of a kind, where its messages arrive, and what else differs.
@@ -179,22 +179,27 @@ fn parties(sink: &Sink, net: &Net) -> Vec<Party> {
     let webhook = sink.webhook("ci", Some(WHSEC));
     let api = sink.discord_bot(ROOM, BOT_TOKEN);
     let bot = discord::Bot::new(api.parse().unwrap(), BOT_TOKEN.to_owned().into(), net.clone());
+    let slack_api = sink.slack_bot("xoxb-token");
+    let access = slack::Access { api: slack_api.parse().unwrap(), token: "xoxb-token".to_owned().into() };
+    let slack_bot = slack::Bot::new(access, net.clone());
     vec![
         party(json!({ "kind": "discord-webhook", "url": sink.discord_webhook("1") })),
         party(json!({ "kind": "slack-webhook", "url": sink.slack("X") })),
         party(json!({ "kind": "dingtalk", "url": dingtalk, "secret": SEC, "keyword": "release-bot" })),
         party(json!({ "kind": "webhook", "url": webhook, "secret": WHSEC })),
         Party { channel: Arc::new(bot), url: format!("{api}/api/v10/channels/{ROOM}/messages"), room: ROOM },
+        Party { channel: Arc::new(slack_bot), url: format!("{slack_api}/chat.postMessage"), room: "C0123456789" },
     ]
 }
 
-fn platforms() -> [(&'static str, Platform); 5] {
+fn platforms() -> [(&'static str, Platform); 6] {
     [
         ("discord", discord::PLATFORM),
         ("slack", slack::PLATFORM),
         ("dingtalk", dingtalk::PLATFORM),
         ("webhook", webhook::PLATFORM),
         ("discord bot", discord::BOT_PLATFORM),
+        ("slack bot", slack::BOT_PLATFORM),
     ]
 }
 
@@ -209,9 +214,11 @@ async fn every_kind_delivers_and_breaks_no_rule() {
         assert_eq!(party.channel.probe().await, Ok(()), "{}", party.channel.dialect().kind);
     }
     assert_eq!(sink.complaints(), [] as [&str; 0]);
-    assert_eq!(sink.accepted().len(), 5);
-    let posts = sink.seen().iter().filter(|seen| seen.method == "POST").count();
-    assert_eq!(posts, 5, "a probe posted");
+    assert_eq!(sink.accepted().len(), 6);
+    // Slack's methods are all posts; only one of them is a message.
+    let is_message = |seen: &&sink::Seen| seen.method == "POST" && !seen.path.ends_with("/auth.test");
+    let posts = sink.seen().iter().filter(is_message).count();
+    assert_eq!(posts, 6, "a probe posted");
     let agent = concat!("callboard/", env!("CARGO_PKG_VERSION"));
     assert_eq!(sink.seen()[0].header("user-agent"), agent);
 }
@@ -232,7 +239,8 @@ async fn a_repeated_attempt_is_recognised_where_the_platform_can() {
     assert_eq!(sink.complaints(), [] as [&str; 0]);
     let accepted = sink.accepted();
     let copies = |path: &str| accepted.iter().filter(|seen| seen.path.contains(path)).count();
-    assert_eq!((copies("/webhooks/"), copies("/services/")), (3, 3), "these have no key");
+    let without = (copies("/webhooks/"), copies("/services/"), copies("/chat.postMessage"));
+    assert_eq!(without, (3, 3, 3), "these have no key");
     assert_eq!((copies("/robot/"), copies("/hooks/"), copies("/channels/")), (1, 1, 1), "these have one");
 }
 
@@ -356,7 +364,7 @@ async fn the_console_shows_no_escape_sequences_of_data() {
 #[test]
 fn there_is_a_dialect_for_each_kind() {
     let kinds = DIALECTS.map(|dialect| dialect.kind);
-    assert_eq!(kinds, ["discord", "discord-webhook", "slack-webhook", "dingtalk", "webhook", "console"]);
+    assert_eq!(kinds, ["discord", "discord-webhook", "slack", "slack-webhook", "dingtalk", "webhook", "console"]);
     let settings: Settings = serde_json::from_value(json!({ "kind": "console", "locale": "zh-CN" })).unwrap();
     assert_eq!((settings.kind(), settings.locale(), settings.timezone()), ("console", "zh-CN", "UTC"));
 }
@@ -385,6 +393,7 @@ async fn the_terms_are_those_of_the_vendors() {
             "dingtalk: 18 in 60s, Shown",
             "webhook: , Merged",
             "discord: 5 in 5s, MergedFor(90s)",
+            "slack: 1 in 1s, Shown",
             "console: , Shown",
         ]
     );
@@ -393,7 +402,7 @@ async fn the_terms_are_those_of_the_vendors() {
 /// By it the dispatcher sees that somebody configured a dead destination anew.
 #[test]
 fn a_destination_is_recognised_until_its_url_or_secret_changes() {
-    let identity = |settings: Value| channels::identity(&serde_json::from_value::<Settings>(settings).unwrap());
+    let identity = |settings: Value| channels::identity(&serde_json::from_value::<Settings>(settings).unwrap(), None);
     let ops = |url: &str, secret: &str| json!({ "kind": "dingtalk", "url": url, "secret": secret });
     let known = identity(ops("https://x.example/canary", "SECcanary"));
     assert!(known.len() == 8 && known.bytes().all(|b| b.is_ascii_hexdigit()), "{known}");
@@ -845,7 +854,7 @@ async fn statuses_over_the_wire_mean_the_same_for_every_kind() {
         let kind = party.channel.dialect().kind;
         for (status, expected) in [
             (400, "rejected"),
-            (401, if kind == "discord" { "denied" } else { "dead" }),
+            (401, if ["discord", "slack"].contains(&kind) { "denied" } else { "dead" }),
             (403, "dead"),
             (404, "dead"),
             (408, "retry"),
@@ -924,7 +933,7 @@ async fn private_addresses_are_refused_unless_allowed() {
     let closed = net_allowing(&[], Duration::from_secs(10));
     for host in ["127.0.0.1", "0x7f.1", "[::1]", "localhost"] {
         let settings: Settings = serde_json::from_value(url(host)).unwrap();
-        let problem = channels::build(&settings, &closed).err().unwrap();
+        let problem = channels::build(&settings, None, &closed).err().unwrap();
         assert_eq!(problem.key, "url");
         assert!(problem.message.contains("network.allow_private"), "{host}: {}", problem.message);
     }

@@ -37,6 +37,9 @@ fn env() -> Env {
         ("AUDIT_SECRET", "whsec_c3VwM3JzM2NyZXRjYW5hcnlzdXAzcnMzY3JldA=="),
         ("DISCORD_TOKEN", CANARY),
         ("CALLBOARD_API_TOKEN", "sup3rs3cretcanarysup3rs3cretcanarysup3rs3cretcanary"),
+        ("SLACK_SIGNING_SECRET", CANARY),
+        ("SLACK_APP_TOKEN", "xapp-sup3rs3cretcanary"),
+        ("SLACK_BOT_TOKEN", "xoxb-sup3rs3cretcanary"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .to_vec()

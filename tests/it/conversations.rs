@@ -18,6 +18,7 @@
 //! ~ dataworks fails                          until: ~ dataworks works
 //! ~ the bot restarts
 //! you@console> /runs                         the terminal
+//! alice@slack#C1> /callboard status 7b1e04c2 somebody in room C1 of Slack; /status is Slack's own there
 //! ```
 //!
 //! A step that happens to a run takes the 5 s until the next poll. Lines of the bot, with their indented further lines,
@@ -68,6 +69,10 @@ fn every_command_has_a_conversation() {
             let found = all.lines().any(|line| line.contains(&typed));
             assert!(found, "no conversation with {typed}");
         }
+        // Slack keeps some names to itself; /callboard leads to every command.
+        let typed = ["", "callboard "].map(|through| format!("> /{through}{}", info.name));
+        let found = all.lines().any(|line| line.contains("@slack#") && typed.iter().any(|typed| line.contains(typed)));
+        assert!(found, "no conversation with {typed:?} at Slack");
     }
 }
 
@@ -92,6 +97,7 @@ impl Conversation {
         let channels: Vec<(&'static str, Kind)> = channels.split_whitespace().map(channel).collect();
         let gateway = written.contains("@discord#");
         let setup = if channels.is_empty() { Setup::with(&[]) } else { Setup::standing(&channels) };
+        let setup = if written.contains("@slack#") { setup.with_slack() } else { setup };
         let bot = Bot::start(Setup { gateway, ..setup }).await;
         bot.turn().await;
         let mut rooms: Vec<String> = Vec::new();

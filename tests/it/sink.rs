@@ -86,6 +86,7 @@ enum Role {
     DiscordWebhook,
     DiscordBot { token: String },
     Slack,
+    SlackBot { token: String },
     DingTalk { secret: Option<String>, keyword: Option<String> },
     Webhook { secret: Option<String> },
 }
@@ -160,6 +161,14 @@ impl Sink {
     /// The path is `/services/T0/B0/<name>`.
     pub fn slack(&self, name: &str) -> String {
         self.mount(format!("/services/T0/B0/{name}"), Role::Slack)
+    }
+
+    /// The bot's API; the paths are `/api/chat.postMessage` and `/api/auth.test`. Returns the base URL.
+    pub fn slack_bot(&self, token: &str) -> String {
+        let role = Role::SlackBot { token: token.to_owned() };
+        self.mount("/api/auth.test".to_owned(), role.clone());
+        self.mount("/api/chat.postMessage".to_owned(), role);
+        format!("{}/api", self.base())
     }
 
     /// The path is `/<name>/robot/send`.
@@ -331,6 +340,14 @@ impl Memory {
                 check_discord(&json)
             }
             Some(Role::Slack) => check_slack(&seen.json()),
+            Some(Role::SlackBot { token }) => {
+                ensure(seen.header("authorization") == format!("Bearer {token}"), "the authorization is wrong")?;
+                if seen.path.ends_with("auth.test") {
+                    return Ok(());
+                }
+                ensure(seen.json()["channel"].is_string(), "the channel is missing")?;
+                check_slack(&seen.json())
+            }
             Some(Role::DingTalk { secret, keyword }) => {
                 check_dingtalk(&seen.json())?;
                 let text = String::from_utf8_lossy(&seen.body).into_owned();
@@ -370,6 +387,9 @@ impl Memory {
                 Answer::json(400, &[], json!({ "code": 50035, "message": "Invalid Form Body" }))
             }
             (Role::Slack, Some(_)) => Answer::text(400, &[], "invalid_blocks"),
+            (Role::SlackBot { .. }, Some(_)) => {
+                Answer::json(200, &[], json!({ "ok": false, "error": "invalid_blocks" }))
+            }
             (Role::DingTalk { .. }, Some(said)) => {
                 Answer::json(200, &[], json!({ "errcode": 310_000, "errmsg": said }))
             }
@@ -385,6 +405,13 @@ impl Memory {
             (Role::Slack, None) => {
                 self.accept(seen, &format!("request {}", seen.order));
                 Answer::text(200, &[], "ok")
+            }
+            (Role::SlackBot { .. }, None) if seen.path.ends_with("auth.test") => {
+                Answer::json(200, &[], json!({ "ok": true, "user_id": "U0" }))
+            }
+            (Role::SlackBot { .. }, None) => {
+                let ts = self.accept(seen, &format!("request {}", seen.order));
+                Answer::json(200, &[], json!({ "ok": true, "channel": json["channel"], "ts": ts }))
             }
             (Role::DingTalk { .. }, None) if self.too_fast(seen) => {
                 Answer::json(200, &[], json!({ "errcode": 130_101, "errmsg": "send too fast" }))

@@ -506,7 +506,7 @@ fn posted(kind: &str, message: &Message) -> String {
     let shown = match kind {
         "discord" => channels::discord::bot_payload(message)["embeds"][0]["description"].clone(),
         "discord-webhook" => channels::discord::payload(message)["embeds"][0]["description"].clone(),
-        "slack-webhook" => channels::slack::payload(message)["blocks"][1]["text"]["text"].clone(),
+        "slack" | "slack-webhook" => channels::slack::payload(message)["blocks"][1]["text"]["text"].clone(),
         "dingtalk" => {
             let payload = channels::dingtalk::payload(message, Some("callboard"));
             payload[payload["msgtype"].as_str().expect("there is a type")]["text"].clone()

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::table;
+use crate::app;
 use crate::channels;
 use crate::config::Config;
 use crate::delivery;
@@ -16,7 +17,7 @@ use crate::model::{
     Repetitions, RunId, Scope, Subscription, Terms, Timestamp, Waiting,
 };
 use crate::store::{Attempt, DeliveryFilter, DeliveryRow, PlaceRow, Store, StoreError};
-use crate::surfaces::discord;
+use crate::surfaces::{discord, slack};
 use crate::text::{clean_line, clean_line_cut, stopped};
 
 /// Destinations in trouble named under a list.
@@ -255,11 +256,14 @@ impl<'a> Known<'a> {
 /// By what is written in the file: whether it differs from what a destination died of is seen only where its secrets
 /// can be read.
 fn configuration(config: &Config) -> Configuration {
+    let slack = app::slack_bot(config).ok().flatten();
+    let identity = |settings| channels::identity(settings, slack.as_ref());
     let channels: BTreeMap<String, String> =
-        config.channels.iter().map(|(name, settings)| (name.clone(), channels::identity(settings))).collect();
-    let has_bot = config.discord.is_some();
+        config.channels.iter().map(|(name, settings)| (name.clone(), identity(settings))).collect();
+    let (in_discord, in_slack) = (config.discord.is_some(), slack.is_some());
     Box::new(move |to: &Destination, dead: Option<&Dead>| match to {
-        Destination::Room { surface, .. } if surface == discord::NAME && has_bot => Configured::Yes,
+        Destination::Room { surface, .. } if surface == discord::NAME && in_discord => Configured::Yes,
+        Destination::Room { surface, .. } if surface == slack::NAME && in_slack => Configured::Yes,
         Destination::Room { .. } => Configured::No,
         Destination::Channel(name) => match (channels.get(name), dead) {
             (None, _) => Configured::No,
