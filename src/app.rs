@@ -2,6 +2,7 @@
 
 mod outages;
 mod tending;
+mod ways;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use url::Url;
 
 pub use self::outages::Outages;
 pub use self::tending::Tending;
+pub use self::ways::{dingtalk_bot, once};
 use crate::access::Access;
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, Context};
@@ -105,7 +107,7 @@ impl App {
         let clock = store.clock().unwrap_or(clock);
         let now = clock();
         let renderer = renderer(&config.templates);
-        let Ways { outlets, surfaces, hooks } = ways(config, &net, &metrics, &clock)?.with(terminal);
+        let Ways { outlets, surfaces, hooks } = ways(config, &net, &metrics, &clock, &store)?.with(terminal);
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
@@ -375,7 +377,13 @@ impl Ways {
 }
 
 /// Every configured way out and in.
-fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Ways, AppError> {
+fn ways(
+    config: &Config,
+    net: &Net,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+    store: &Arc<dyn Store>,
+) -> Result<Ways, AppError> {
     let mut channels = HashMap::new();
     for (name, settings) in &config.channels {
         channels.insert(name.clone(), outlet(name, settings, net)?);
@@ -402,6 +410,11 @@ fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>, clock: &Clock) -> Re
         let surface = surfaces::discord::Discord::new(settings, token, client, Arc::clone(metrics));
         let surface = surface.with_clock(Arc::clone(clock));
         surfaces.push((surfaces::discord::NAME, Arc::new(surface)));
+    }
+    if let Some(settings) = &config.dingtalk {
+        let (outlet, surface) = ways::dingtalk(settings, net, metrics, clock, ways::once(store))?;
+        outlets.rooms.insert(surfaces::dingtalk::NAME.to_owned(), outlet);
+        surfaces.push((surfaces::dingtalk::NAME, surface));
     }
     Ok(Ways { outlets, surfaces, hooks: HashMap::new() })
 }

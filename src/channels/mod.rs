@@ -43,8 +43,15 @@ pub trait Channel: Send + Sync {
 }
 
 /// How each kind writes: those of `[channels.NAME]`, and the rooms bots sit in.
-pub const DIALECTS: [Dialect; 6] =
-    [discord::BOT, discord::WEBHOOK, slack::WEBHOOK, dingtalk::ROBOT, webhook::DIALECT, console::DIALECT];
+pub const DIALECTS: [Dialect; 7] = [
+    discord::BOT,
+    discord::WEBHOOK,
+    slack::WEBHOOK,
+    dingtalk::bot::DIALECT,
+    dingtalk::ROBOT,
+    webhook::DIALECT,
+    console::DIALECT,
+];
 
 /// `[channels.NAME]`, by `kind`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -26,7 +26,7 @@ pub struct Render {
     /// `callboard deliveries show --json` prints it; or - for standard input
     #[arg(value_name = "CHANGE")]
     message: String,
-    /// The kind of channel, not its name: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord for a room of the bot
+    /// The kind of channel, not its name: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord and dingtalk-bot for rooms of the bots
     #[arg(long, value_name = "KIND", default_value = "console")]
     channel: String,
     /// The language: en, zh-CN
@@ -98,6 +98,7 @@ fn posted(kind: &str, message: &Message) -> Value {
         "discord-webhook" => discord::payload(message),
         "slack-webhook" => slack::payload(message),
         "dingtalk" => dingtalk::payload(message, None),
+        "dingtalk-bot" => dingtalk::bot::payload(message),
         _ => {
             let Message { title, body, plain, url, .. } = message;
             json!({ "title": title, "body": body, "plain": plain, "url": url })

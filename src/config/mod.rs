@@ -65,6 +65,8 @@ pub struct Config {
     pub access: Vec<access::Settings>,
     /// The Discord bot; absent: no bot.
     pub discord: Option<surfaces::discord::Settings>,
+    /// The DingTalk robot that takes commands; absent: none.
+    pub dingtalk: Option<surfaces::dingtalk::Settings>,
     /// What outgoing requests may reach.
     pub network: net::Settings,
     /// The wording.

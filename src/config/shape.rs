@@ -13,7 +13,7 @@ use super::report::{At, Finding};
 use crate::settings::{FromFile, Secret, SecretError, quoted};
 
 /// Sections that a later version will read.
-const LATER: [&str; 2] = ["slack", "dingtalk"];
+const LATER: [&str; 1] = ["slack"];
 
 pub(super) struct Shape<'a> {
     pub schema: &'a Value,

@@ -1,9 +1,12 @@
 //! A WebSocket to a chat that need not be able to reach us: text frames in, text frames out. When to open one and when
 //! to give it up is for who uses it.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use native_tls::TlsConnector;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
@@ -14,7 +17,10 @@ use crate::net::{Net, Unreachable};
 /// Longest message taken, in bytes; chats send a few kilobytes.
 const LONGEST: usize = 1 << 20;
 
-pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    heard: Instant,
+}
 
 /// Why there is no connection, in words that hold no URL: most hold a ticket.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +44,14 @@ impl Socket {
         let config = WebSocketConfig { max_message_size, max_frame_size, ..WebSocketConfig::default() };
         let connector = Some(Connector::NativeTls(tls));
         let opened = client_async_tls_with_config(url.as_str(), stream, Some(config), connector).await;
-        opened.map(|(socket, _)| Socket(socket)).map_err(|_| SocketError::Refused)
+        let socket = opened.map(|(stream, _)| Socket { stream, heard: Instant::now() });
+        socket.map_err(|_| SocketError::Refused)
     }
 
     /// The next text; pings are answered meanwhile. `None`: the other side has closed.
     pub async fn next(&mut self) -> Result<Option<String>, SocketError> {
-        while let Some(message) = self.0.next().await {
+        while let Some(message) = self.stream.next().await {
+            self.heard = Instant::now();
             match message.map_err(|_| SocketError::Broken)? {
                 Message::Text(text) => return Ok(Some(text)),
                 Message::Close(_) => return Ok(None),
@@ -54,11 +62,21 @@ impl Socket {
     }
 
     pub async fn send(&mut self, text: String) -> Result<(), SocketError> {
-        self.0.send(Message::Text(text)).await.map_err(|_| SocketError::Broken)
+        self.stream.send(Message::Text(text)).await.map_err(|_| SocketError::Broken)
+    }
+
+    /// Asks for a sign of life, which [`Socket::next`] takes in.
+    pub async fn ping(&mut self) -> Result<(), SocketError> {
+        self.stream.send(Message::Ping(Vec::new())).await.map_err(|_| SocketError::Broken)
+    }
+
+    /// For how long nothing has come, answers to pings included.
+    pub fn silence(&self) -> Duration {
+        self.heard.elapsed()
     }
 
     /// Says goodbye, as far as the other side listens.
     pub async fn close(mut self) {
-        drop(self.0.close(None).await);
+        drop(self.stream.close(None).await);
     }
 }

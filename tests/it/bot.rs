@@ -39,13 +39,14 @@ use callboard::store::{
     self, Announcement, DeliveryFilter, DeliveryRow, Policy, Role, Settlement, Store, StoreError, Told,
 };
 use callboard::surfaces::discord::{Discord, Timing};
-use callboard::surfaces::{Inbox, Surface, console};
+use callboard::surfaces::{Inbox, Surface, console, dingtalk};
 use callboard::tracker::Tracker;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::fake_dingtalk::{self, FakeDingTalk};
 use crate::fake_discord::{self, FakeDiscord};
 use crate::sink::{Seen, Sink};
 
@@ -79,6 +80,8 @@ pub struct Setup {
     pub lossy: Vec<&'static str>,
     /// Commands come over Discord's gateway, otherwise straight into the inbox.
     pub gateway: bool,
+    /// DingTalk's robot is configured, and connected.
+    pub dingtalk: bool,
     pub waiting_after: &'static str,
     /// The access key's secret, or a table that says where it is.
     pub secret: &'static str,
@@ -93,6 +96,7 @@ impl Setup {
             more: String::new(),
             lossy: Vec::new(),
             gateway: false,
+            dingtalk: false,
             waiting_after: "20s",
             secret: SECRET,
             calls: ("1000", "10000000"),
@@ -127,6 +131,7 @@ pub struct Bot {
     pub world: World,
     pub sink: Sink,
     pub discord: FakeDiscord,
+    pub dingtalk: FakeDingTalk,
     pub config: Config,
     setup: Setup,
     /// The configuration as it would stand in the file.
@@ -171,19 +176,26 @@ impl Bot {
         tokio::spawn(serve(world.clone(), listener, stop.clone()));
         let sink = Sink::start().await;
         let discord = FakeDiscord::start().await;
+        let now = Arc::new(Mutex::new(now));
+        let clock = Arc::clone(&now);
+        let dingtalk = FakeDingTalk::start(Arc::new(move || *clock.lock().unwrap())).await;
         let folder = tempfile::tempdir().unwrap();
         let urls = mount(&setup, &sink);
-        let text = configuration(&setup, &endpoint, &discord.url(), folder.path(), &urls);
+        let mut text = configuration(&setup, &endpoint, &discord.url(), folder.path(), &urls);
+        if setup.dingtalk {
+            text.push_str(&fake_dingtalk::configuration(&dingtalk.url()));
+        }
         let config = config::parse("the test", &text, []).unwrap_or_else(|invalid| panic!("{}", invalid.lines()));
         let mut bot = Bot {
             world,
             sink,
             discord,
+            dingtalk,
             config,
             setup,
             text,
             urls,
-            now: Arc::new(Mutex::new(now)),
+            now,
             logs: Logs::default(),
             life: None,
             terminal: Arc::default(),
@@ -208,6 +220,7 @@ impl Bot {
         if self.setup.gateway {
             self.discord.until_alone().await;
         }
+        self.dingtalk.until_alone().await;
     }
 
     /// The process starts again, on the same store.
@@ -408,10 +421,12 @@ impl Bot {
         self.world.add_run(PROJECT, RunSpec::online(description))
     }
 
-    /// Somebody types a command in a room of Discord (`discord:1`) or in the terminal (`console`).
+    /// Somebody types a command in a room of Discord (`discord:1`) or DingTalk (`dingtalk:cid1`), or in the terminal
+    /// (`console`).
     pub async fn say(&self, room: &str, text: &str) -> Answer {
         match room.split_once(':') {
             Some(("discord", room)) if self.setup.gateway => self.say_in_discord(room, text).await,
+            Some(("dingtalk", room)) => Answer { text: self.dingtalk.say(room, "7", text).await, private: false },
             Some((surface, room)) => {
                 let request = Request {
                     asker: Asker {
@@ -465,6 +480,9 @@ impl Bot {
         match to.split_once(':') {
             Some(("discord", room)) => {
                 self.discord.messages(room).iter().map(|posted| embed(&posted.body)).collect::<Vec<_>>()
+            }
+            Some(("dingtalk", room)) => {
+                self.dingtalk.messages(room).iter().map(|posted| fake_dingtalk::readable(&posted.text())).collect()
             }
             Some((surface, _)) => panic!("no model of {surface}"),
             None if to == console::NAME => self.terminal.messages(),
@@ -568,7 +586,8 @@ impl Bot {
         self.balance().await;
         let rooms: Vec<String> = self.discord.rooms().iter().map(|room| format!("discord:{room}")).collect();
         let channels = self.setup.channels.iter().map(|(name, _)| (*name).to_owned());
-        let places: Vec<String> = channels.chain(rooms).chain([console::NAME.to_owned()]).collect();
+        let of_dingtalk = self.dingtalk.rooms().into_iter().map(|room| format!("dingtalk:{room}"));
+        let places: Vec<String> = channels.chain(rooms).chain(of_dingtalk).chain([console::NAME.to_owned()]).collect();
         self.finished = true;
         for to in places {
             let unread = self.heard(&to);
@@ -690,7 +709,7 @@ async fn build(config: Config, screen: Arc<Screen>, clock: Clock, gateway: bool)
     let asked = std::mem::replace(&mut app.asked, nobody);
     tokio::spawn(commands::serve(Arc::clone(&app.commands), asked));
     for (name, surface) in std::mem::take(&mut app.surfaces) {
-        if name == console::NAME {
+        if name == console::NAME || name == dingtalk::NAME {
             let inbox = app.inbox.clone();
             tokio::spawn(async move { surface.run(inbox, &CATALOG, CancellationToken::new()).await });
         }

@@ -356,7 +356,10 @@ async fn the_console_shows_no_escape_sequences_of_data() {
 #[test]
 fn there_is_a_dialect_for_each_kind() {
     let kinds = DIALECTS.map(|dialect| dialect.kind);
-    assert_eq!(kinds, ["discord", "discord-webhook", "slack-webhook", "dingtalk", "webhook", "console"]);
+    assert_eq!(
+        kinds,
+        ["discord", "discord-webhook", "slack-webhook", "dingtalk-bot", "dingtalk", "webhook", "console"]
+    );
     let settings: Settings = serde_json::from_value(json!({ "kind": "console", "locale": "zh-CN" })).unwrap();
     assert_eq!((settings.kind(), settings.locale(), settings.timezone()), ("console", "zh-CN", "UTC"));
 }
