@@ -130,7 +130,7 @@ pub struct DingTalk {
 enum Turn {
     Lost(String),
     /// DingTalk wants it built anew.
-    Left(Socket),
+    Left(Box<Socket>),
     Stopped,
     Refused,
 }
@@ -184,7 +184,7 @@ impl DingTalk {
                 Turn::Refused => return Err(BAD_CREDENTIALS.to_owned()),
                 Turn::Left(socket) => {
                     tracing::info!(retry_in_s = pause.as_secs_f32(), "DingTalk asks for a new connection");
-                    self.leave(socket, desk);
+                    self.leave(*socket, desk);
                 }
                 Turn::Lost(reason) => {
                     self.connected(false);
@@ -217,7 +217,7 @@ impl DingTalk {
         };
         match ended {
             Some(End::Lost(reason)) => Turn::Lost(reason),
-            Some(End::Left) => Turn::Left(socket),
+            Some(End::Left) => Turn::Left(Box::new(socket)),
             None => {
                 socket.close().await;
                 Turn::Stopped

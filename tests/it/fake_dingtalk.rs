@@ -12,7 +12,7 @@
 //! let messages = dingtalk.messages("cid1");                       // what the robot posted by itself
 //! ```
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::result_large_err)]
 
 mod gateway;
 mod http;
@@ -463,6 +463,11 @@ impl Said {
     pub fn expire(&self) {
         self.shared.change(|world| world.sessions.get_mut(&self.session).unwrap().until = Timestamp::MIN);
     }
+}
+
+/// What is wrong with a message that the robot would post.
+pub fn check(message: &Value) -> Result<(), &'static str> {
+    http::check(message).map(drop)
 }
 
 /// The section that points to the model.

@@ -186,7 +186,7 @@ fn take(shared: &Shared, headers: &HeaderMap, body: &[u8], to: impl Fn(&Value) -
 }
 
 /// The templates and their parameters, each a text that is not empty, and nothing else.
-fn check(message: &Value) -> Result<Posted, &'static str> {
+pub(super) fn check(message: &Value) -> Result<Posted, &'static str> {
     let written = message["msgParam"].as_str().ok_or("invalidParameter.msgParam.invalid")?;
     let param: Value = serde_json::from_str(written).map_err(|_| "invalidParameter.msgParam.invalid")?;
     let key = message["msgKey"].as_str().unwrap_or_default().to_owned();
