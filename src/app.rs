@@ -4,6 +4,7 @@ mod outages;
 mod slack;
 mod starting;
 mod tending;
+mod ways;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use self::outages::Outages;
 pub use self::slack::slack_bot;
 pub use self::starting::{listen, start};
 pub use self::tending::Tending;
+pub use self::ways::{dingtalk_bot, once};
 use crate::access::Access;
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, Context};
@@ -111,7 +113,7 @@ impl App {
         let clock = store.clock().unwrap_or(clock);
         let (now, renderer) = (clock(), renderer(&config.templates));
         let (inbox, asked) = Inbox::new();
-        let ways = ways(config, &net, &metrics, &clock)?.with(terminal);
+        let ways = ways(config, &net, &metrics, &clock, &store)?.with(terminal);
         let access = Arc::new(Access::new(config.access.clone()));
         let shared = (&net, &metrics, &clock);
         let Ways { outlets, surfaces, hooks } = slack::add(ways, config, shared, (&store, &inbox, &access))?;
@@ -398,7 +400,13 @@ impl Ways {
 }
 
 /// Every configured way out and in.
-fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Ways, AppError> {
+fn ways(
+    config: &Config,
+    net: &Net,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+    store: &Arc<dyn Store>,
+) -> Result<Ways, AppError> {
     let mut channels = HashMap::new();
     for (name, settings) in &config.channels {
         channels.insert(name.clone(), outlet(name, settings, config, net)?);
@@ -425,6 +433,11 @@ fn ways(config: &Config, net: &Net, metrics: &Arc<Metrics>, clock: &Clock) -> Re
         let surface = surfaces::discord::Discord::new(settings, token, client, Arc::clone(metrics));
         let surface = surface.with_clock(Arc::clone(clock));
         surfaces.push((surfaces::discord::NAME, Arc::new(surface)));
+    }
+    if let Some(settings) = &config.dingtalk {
+        let (outlet, surface) = ways::dingtalk(settings, net, metrics, clock, ways::once(store))?;
+        outlets.rooms.insert(surfaces::dingtalk::NAME.to_owned(), outlet);
+        surfaces.push((surfaces::dingtalk::NAME, surface));
     }
     Ok(Ways { outlets, surfaces, hooks: HashMap::new() })
 }

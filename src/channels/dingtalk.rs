@@ -1,8 +1,10 @@
-//! DingTalk custom robots.
+//! DingTalk: custom robots, and rooms that the robot of an application sits in (`bot`).
 //!
 //! <https://open.dingtalk.com/document/robots/custom-robot-access>, international edition
 //! <https://help.dingtalk.io/open/development/custom-robots-send-group-messages>. Failure hides in HTTP 200: only
 //! `errcode` 0 is success. A robot that sends more than 20 messages in a minute is muted for ten.
+
+pub mod bot;
 
 use std::time::Duration;
 

@@ -50,8 +50,16 @@ pub trait Door: Send + Sync {
 }
 
 /// How each kind writes: those of `[channels.NAME]`, and the rooms bots sit in.
-pub const DIALECTS: [Dialect; 7] =
-    [discord::BOT, discord::WEBHOOK, slack::BOT, slack::WEBHOOK, dingtalk::ROBOT, webhook::DIALECT, console::DIALECT];
+pub const DIALECTS: [Dialect; 8] = [
+    discord::BOT,
+    discord::WEBHOOK,
+    slack::BOT,
+    slack::WEBHOOK,
+    dingtalk::bot::DIALECT,
+    dingtalk::ROBOT,
+    webhook::DIALECT,
+    console::DIALECT,
+];
 
 /// `[channels.NAME]`, by `kind`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -25,7 +25,7 @@ use crate::sources::Source;
 /// that can't be rendered. Secrets are never shown.
 ///
 /// With --online it then asks the outside world, without posting anything: DataWorks for one page of runs of each
-/// workspace, Discord for its webhooks and the bot, Slack for the bot, and of every other channel only whether its host answers; what its
+/// workspace, Discord for its webhooks and the bot, Slack for the bot, DingTalk for the application, and of every other channel only whether its host answers; what its
 /// secret is worth only a message shows, see `callboard send`.
 ///
 /// Exit status: 0 all is well, 1 something did not answer as it should, 2 the configuration is wrong.
@@ -184,6 +184,12 @@ fn questions(config: &Config) -> Result<Vec<Question>, AppError> {
         let bot = channels::slack::Bot::new(access, net);
         let answer: BoxFuture<'static, _> = Box::pin(async move { bot.probe().await });
         questions.push(Question { about: "slack".to_owned(), proves: "Slack knows the bot's token", answer });
+    }
+    if let Some(settings) = &config.dingtalk {
+        let bot = app::dingtalk_bot(settings, &net)?;
+        let answer: BoxFuture<'static, _> = Box::pin(async move { bot.probe().await });
+        let proves = "DingTalk knows the application; whether its robot may post only a message shows";
+        questions.push(Question { about: "dingtalk".to_owned(), proves, answer });
     }
     Ok(questions)
 }

@@ -26,7 +26,7 @@ pub struct Render {
     /// `callboard deliveries show --json` prints it; or - for standard input
     #[arg(value_name = "CHANGE")]
     message: String,
-    /// The kind of channel, not its name: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord or slack for a room of the bot
+    /// The kind of channel, not its name: console, webhook, discord-webhook, slack-webhook, dingtalk, or discord, slack and dingtalk-bot for rooms of the bots
     #[arg(long, value_name = "KIND", default_value = "console")]
     channel: String,
     /// The language: en, zh-CN
@@ -99,6 +99,7 @@ fn posted(kind: &str, message: &Message) -> Value {
         "slack" => slack::bot_payload("C0123456789", message),
         "slack-webhook" => slack::payload(message),
         "dingtalk" => dingtalk::payload(message, None),
+        "dingtalk-bot" => dingtalk::bot::payload(message),
         _ => {
             let Message { title, body, plain, url, .. } = message;
             json!({ "title": title, "body": body, "plain": plain, "url": url })

@@ -16,7 +16,7 @@ use crate::settings::Secret;
 use crate::sources::dataworks::{Credentials, DataWorks};
 use crate::sources::{Source, SourceError};
 use crate::store::{self, Role, Store, StoreError, Subscribed};
-use crate::surfaces::discord::NAME as DISCORD;
+use crate::surfaces::{dingtalk, discord};
 
 /// List, add and remove subscriptions
 ///
@@ -70,7 +70,7 @@ struct Add {
     /// One run of it; the subscription ends with the run. Absent: every run
     #[arg(long, value_name = "ID")]
     run: Option<RunId>,
-    /// A channel's name, or a room of the Discord bot as discord:ID
+    /// A channel's name, or a room of a bot as discord:ID or dingtalk:ID
     #[arg(long, value_name = "DESTINATION")]
     to: String,
     /// Which changes, separated by commas: started, stage, waiting, failed, succeeded, finished, stopped
@@ -212,9 +212,12 @@ impl Add {
             Destination::Channel(name) if !config.channels.contains_key(&name) => {
                 return Err(unknown("channel", &name, config.channels.keys().map(String::as_str)));
             }
-            Destination::Room { surface, .. } if surface != DISCORD || config.discord.is_none() => {
-                let bots = config.discord.iter().map(|_| DISCORD);
-                return Err(unknown("bot", &surface, bots));
+            Destination::Room { surface, .. } => {
+                let discord = config.discord.iter().map(|_| discord::NAME);
+                let bots = discord.chain(config.dingtalk.iter().map(|_| dingtalk::NAME));
+                if !bots.clone().any(|bot| bot == surface) {
+                    return Err(unknown("bot", &surface, bots));
+                }
             }
             _ => {}
         }

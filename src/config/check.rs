@@ -15,6 +15,8 @@ pub(super) fn all(config: &Config, follows: bool) -> Vec<Problem> {
     problems.extend(config.dataworks.check().into_iter().map(|problem| problem.under("dataworks")));
     problems.extend(config.discord.iter().flat_map(|discord| discord.check()).map(|problem| problem.under("discord")));
     problems.extend(config.slack.iter().flat_map(|slack| slack.check()).map(|problem| problem.under("slack")));
+    let dingtalk = config.dingtalk.iter().flat_map(|dingtalk| dingtalk.check());
+    problems.extend(dingtalk.map(|problem| problem.under("dingtalk")));
     if follows && config.workspaces.is_empty() {
         let message = "no workspace is given; add [[workspaces]] with name, region and project_id";
         problems.push(Problem::new("workspaces", message));

@@ -67,6 +67,8 @@ pub struct Config {
     pub discord: Option<surfaces::discord::Settings>,
     /// The Slack app; absent: no commands from Slack and no bot.
     pub slack: Option<surfaces::slack::Settings>,
+    /// The DingTalk robot that takes commands; absent: none.
+    pub dingtalk: Option<surfaces::dingtalk::Settings>,
     /// What outgoing requests may reach.
     pub network: net::Settings,
     /// The wording.

@@ -12,9 +12,6 @@ use super::kind::{self, Kind};
 use super::report::{At, Finding};
 use crate::settings::{FromFile, Secret, SecretError, quoted};
 
-/// Sections that a later version will read.
-const LATER: [&str; 1] = ["dingtalk"];
-
 pub(super) struct Shape<'a> {
     pub schema: &'a Value,
     /// The embedded defaults.
@@ -89,7 +86,7 @@ impl Shape<'_> {
         for name in unknown {
             entries.remove(&name);
             let inner = join(path, &name);
-            let message = unknown_key(&name, path, keys);
+            let message = unknown_key(&name, keys);
             self.hidden.push(inner.clone());
             self.note(&inner, At::Key, message);
         }
@@ -131,7 +128,7 @@ impl Shape<'_> {
         for name in value.as_object().into_iter().flat_map(Map::keys).filter(|name| *name != tag) {
             self.hidden.push(join(path, name));
             if !known.contains_key(name) {
-                self.note(&join(path, name), At::Key, unknown_key(name, path, &known));
+                self.note(&join(path, name), At::Key, unknown_key(name, &known));
             }
         }
         self.made_up.push(path.to_owned());
@@ -246,10 +243,7 @@ fn written_secret(value: &Value) -> Result<Written, Miswritten> {
     }
 }
 
-fn unknown_key(name: &str, path: &str, keys: &Map<String, Value>) -> String {
-    if path.is_empty() && LATER.contains(&name) {
-        return format!("[{name}] is not supported by this version yet");
-    }
+fn unknown_key(name: &str, keys: &Map<String, Value>) -> String {
     match nearest(name, keys.keys().map(String::as_str)) {
         Some(known) => format!("unknown key; did you mean {known:?}?"),
         None => format!("unknown key; known here: {}", keys.keys().cloned().collect::<Vec<_>>().join(", ")),

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::answers::Desk;
 use self::gateway::{End, Hear, Heard, Link};
 use self::rest::{Call, Rest};
-use super::{Inbox, Surface};
+use super::{Inbox, Surface, backoff};
 use crate::metrics::{Metrics, OfSurface};
 use crate::model::{Clock, CommandInfo, Timestamp};
 use crate::settings::{Problem, Secret};
@@ -112,10 +112,6 @@ impl Default for Timing {
     }
 }
 
-fn backoff(failures: u32, timing: &Timing, chance: f64) -> Duration {
-    super::backoff(failures, timing.pause_first, timing.pause_last, chance)
-}
-
 /// The bot as a way in.
 pub struct Discord {
     api: String,
@@ -185,7 +181,8 @@ impl Discord {
                 return Err(TOO_MANY_SERVERS.to_owned());
             }
             let pace = self.timing.identify.saturating_sub(began.elapsed());
-            let pause = backoff(failures, &self.timing, fastrand::f64()).max(pace).max(closed_for);
+            let Timing { pause_first, pause_last, .. } = self.timing;
+            let pause = backoff(failures, pause_first, pause_last, fastrand::f64()).max(pace).max(closed_for);
             tracing::warn!(reason, retry_in_s = pause.as_secs_f32(), "disconnected from Discord");
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -325,15 +322,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn pauses_double_up_to_five_minutes() {
-        let timing = Timing::default();
-        let pauses: Vec<u64> =
-            [1, 2, 3, 9, 10, 40, u32::MAX].iter().map(|&failures| backoff(failures, &timing, 1.0).as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 256, 300, 300, 300]);
-        assert_eq!(backoff(1, &timing, 0.0), Duration::from_millis(500));
-    }
 
     #[test]
     fn a_spent_session_budget_is_waited_for() {

@@ -2,21 +2,24 @@
 //! [`Request`], asks the [`Inbox`] and writes the [`Reply`] in the platform's own way.
 
 pub mod console;
+pub mod dingtalk;
 pub mod discord;
 pub mod slack;
 pub mod socket;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{CommandInfo, Reply, Request, Suggestion};
+use crate::model::{CommandInfo, Reply, Request, Suggestion, Timestamp};
 
 /// Those that rights can be given for.
-pub const NAMES: [&str; 2] = [discord::NAME, slack::NAME];
+pub const NAMES: [&str; 3] = [discord::NAME, slack::NAME, dingtalk::NAME];
 
 /// A chat from which commands come in.
 #[async_trait]
@@ -31,13 +34,6 @@ pub trait Hook: Send + Sync {
     /// What was posted to `/SURFACE/action`, with the bytes of its body as they came: signatures are over them. Answers
     /// within the time that the chat allows.
     async fn receive(&self, action: &str, headers: &HeaderMap, body: &[u8]) -> Response<String>;
-}
-
-/// The pause after so many failures in a row (from 1): the first one, doubled each time, up to the last. `chance` in 0..1
-/// keeps many bots from coming back at once.
-fn backoff(failures: u32, first: Duration, last: Duration, chance: f64) -> Duration {
-    let doubled = first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-    doubled.min(last).mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
 }
 
 /// Requests that wait to be answered, at most.
@@ -68,6 +64,19 @@ pub enum NoAnswer {
     Busy,
     #[error("I am being stopped; try again when I am back")]
     Stopping,
+    #[error("My memory does not answer just now, so nothing was done; try again in a minute")]
+    Forgetful,
+}
+
+/// Remembers a key until then, over restarts and in all processes. False where it is remembered already: what a chat
+/// delivers twice happens once.
+pub type Once = Arc<dyn Fn(String, Timestamp, Timestamp) -> BoxFuture<'static, Result<bool, NoAnswer>> + Send + Sync>;
+
+/// The pause before connecting again after so many failures in a row (from 1): `first`, doubled with each failure up to
+/// `last`. `chance` in 0..1 keeps many bots from coming back at once.
+pub fn backoff(failures: u32, first: Duration, last: Duration, chance: f64) -> Duration {
+    let doubled = first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+    doubled.min(last).mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
 }
 
 impl Inbox {
@@ -92,5 +101,19 @@ impl Inbox {
             return Vec::new();
         }
         tokio::time::timeout(patience, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_last() {
+        let pause = |failures, chance| backoff(failures, Duration::from_secs(1), Duration::from_secs(300), chance);
+        let pauses: Vec<u64> =
+            [1, 2, 3, 9, 10, 40, u32::MAX].iter().map(|&failures| pause(failures, 1.0).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 256, 300, 300, 300]);
+        assert_eq!(pause(1, 0.0), Duration::from_millis(500));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use native_tls::TlsConnector;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
@@ -17,7 +17,10 @@ use crate::net::{Net, Unreachable};
 /// Longest message taken, in bytes; chats send a few kilobytes.
 const LONGEST: usize = 1 << 20;
 
-pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    heard: Instant,
+}
 
 /// Why there is no connection, in words that hold no URL: most hold a ticket.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +46,14 @@ impl Socket {
         let config = WebSocketConfig { max_message_size, max_frame_size, ..WebSocketConfig::default() };
         let connector = Some(Connector::NativeTls(tls));
         let opened = client_async_tls_with_config(url.as_str(), stream, Some(config), connector).await;
-        opened.map(|(socket, _)| Socket(socket)).map_err(|_| SocketError::Refused)
+        let socket = opened.map(|(stream, _)| Socket { stream, heard: Instant::now() });
+        socket.map_err(|_| SocketError::Refused)
     }
 
     /// The next text; pings are answered meanwhile. `None`: the other side has closed.
     pub async fn next(&mut self) -> Result<Option<String>, SocketError> {
-        while let Some(message) = self.0.next().await {
+        while let Some(message) = self.stream.next().await {
+            self.heard = Instant::now();
             match message.map_err(|_| SocketError::Broken)? {
                 Message::Text(text) => return Ok(Some(text)),
                 Message::Close(_) => return Ok(None),
@@ -61,7 +66,7 @@ impl Socket {
     /// As [`Socket::next`], for a server that pings: given up when not even a ping comes for `silence`.
     pub async fn next_within(&mut self, silence: Duration) -> Result<Option<String>, SocketError> {
         loop {
-            let frame = timeout(silence, self.0.next()).await.map_err(|_| SocketError::Silent)?;
+            let frame = timeout(silence, self.stream.next()).await.map_err(|_| SocketError::Silent)?;
             match frame.transpose().map_err(|_| SocketError::Broken)? {
                 Some(Message::Text(text)) => return Ok(Some(text)),
                 Some(Message::Close(_)) | None => return Ok(None),
@@ -71,11 +76,21 @@ impl Socket {
     }
 
     pub async fn send(&mut self, text: String) -> Result<(), SocketError> {
-        self.0.send(Message::Text(text)).await.map_err(|_| SocketError::Broken)
+        self.stream.send(Message::Text(text)).await.map_err(|_| SocketError::Broken)
+    }
+
+    /// Asks for a sign of life, which [`Socket::next`] takes in.
+    pub async fn ping(&mut self) -> Result<(), SocketError> {
+        self.stream.send(Message::Ping(Vec::new())).await.map_err(|_| SocketError::Broken)
+    }
+
+    /// For how long nothing has come, answers to pings included.
+    pub fn silence(&self) -> Duration {
+        self.heard.elapsed()
     }
 
     /// Says goodbye, as far as the other side listens.
     pub async fn close(mut self) {
-        drop(self.0.close(None).await);
+        drop(self.stream.close(None).await);
     }
 }

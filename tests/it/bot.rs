@@ -39,13 +39,14 @@ use callboard::store::{
     self, Announcement, DeliveryFilter, DeliveryRow, Policy, Role, Settlement, Store, StoreError, Told,
 };
 use callboard::surfaces::discord::{Discord, Timing};
-use callboard::surfaces::{Inbox, Surface, console};
+use callboard::surfaces::{Inbox, Surface, console, dingtalk};
 use callboard::tracker::Tracker;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::fake_dingtalk::{self, FakeDingTalk};
 use crate::fake_discord::{self, FakeDiscord};
 use crate::fake_slack::{self, FakeSlack};
 use crate::sink::{Seen, Sink};
@@ -82,6 +83,8 @@ pub struct Setup {
     pub gateway: bool,
     /// Lines of `[slack]`, beside its address; commands come by HTTPS. None: no such section.
     pub slack: Option<String>,
+    /// DingTalk's robot is configured, and connected.
+    pub dingtalk: bool,
     pub waiting_after: &'static str,
     /// The access key's secret, or a table that says where it is.
     pub secret: &'static str,
@@ -97,6 +100,7 @@ impl Setup {
             lossy: Vec::new(),
             gateway: false,
             slack: None,
+            dingtalk: false,
             waiting_after: "20s",
             secret: SECRET,
             calls: ("1000", "10000000"),
@@ -139,6 +143,7 @@ pub struct Bot {
     pub sink: Sink,
     pub discord: FakeDiscord,
     pub slack: FakeSlack,
+    pub dingtalk: FakeDingTalk,
     pub config: Config,
     setup: Setup,
     /// The configuration as it would stand in the file.
@@ -186,21 +191,28 @@ impl Bot {
         let sink = Sink::start().await;
         let discord = FakeDiscord::start().await;
         let slack = FakeSlack::start().await;
+        let now = Arc::new(Mutex::new(now));
+        let clock = Arc::clone(&now);
+        let dingtalk = FakeDingTalk::start(Arc::new(move || *clock.lock().unwrap())).await;
         let folder = tempfile::tempdir().unwrap();
         let urls = mount(&setup, &sink);
-        let text = configuration(&setup, &endpoint, &discord.url(), folder.path(), &urls);
-        let text = text + &setup.slack.as_ref().map_or_else(String::new, |more| slack.section(more));
+        let mut text = configuration(&setup, &endpoint, &discord.url(), folder.path(), &urls);
+        text.push_str(&setup.slack.as_ref().map_or_else(String::new, |more| slack.section(more)));
+        if setup.dingtalk {
+            text.push_str(&fake_dingtalk::configuration(&dingtalk.url()));
+        }
         let config = config::parse("the test", &text, []).unwrap_or_else(|invalid| panic!("{}", invalid.lines()));
         let mut bot = Bot {
             world,
             sink,
             discord,
             slack,
+            dingtalk,
             config,
             setup,
             text,
             urls,
-            now: Arc::new(Mutex::new(now)),
+            now,
             logs: Logs::default(),
             life: None,
             terminal: Arc::default(),
@@ -225,6 +237,7 @@ impl Bot {
         if self.setup.gateway {
             self.discord.until_alone().await;
         }
+        self.dingtalk.until_alone().await;
     }
 
     /// The process starts again, on the same store.
@@ -431,11 +444,13 @@ impl Bot {
         self.world.add_run(PROJECT, RunSpec::online(description))
     }
 
-    /// Somebody types a command in a room of Discord (`discord:1`) or in the terminal (`console`).
+    /// Somebody types a command in a room of Discord (`discord:1`) or DingTalk (`dingtalk:cid1`), or in the terminal
+    /// (`console`).
     pub async fn say(&self, room: &str, text: &str) -> Answer {
         match room.split_once(':') {
             Some(("discord", room)) if self.setup.gateway => self.say_in_discord(room, text).await,
             Some(("slack", room)) if self.setup.slack.is_some() => self.say_in_slack(room, text).await,
+            Some(("dingtalk", room)) => Answer { text: self.dingtalk.say(room, "7", text).await, private: false },
             Some((surface, room)) => {
                 let request = Request {
                     asker: Asker {
@@ -501,6 +516,9 @@ impl Bot {
             Some(("slack", room)) => {
                 let messages = self.slack.messages(room);
                 messages.iter().map(|body| fake_slack::readable(body["text"].as_str().unwrap())).collect()
+            }
+            Some(("dingtalk", room)) => {
+                self.dingtalk.messages(room).iter().map(|posted| fake_dingtalk::readable(&posted.text())).collect()
             }
             Some((surface, _)) => panic!("no model of {surface}"),
             None if to == console::NAME => self.terminal.messages(),
@@ -605,7 +623,9 @@ impl Bot {
         let rooms: Vec<String> = self.discord.rooms().iter().map(|room| format!("discord:{room}")).collect();
         let in_slack = self.slack.rooms().into_iter().map(|room| format!("slack:{room}"));
         let channels = self.setup.channels.iter().map(|(name, _)| (*name).to_owned());
-        let places: Vec<String> = channels.chain(rooms).chain(in_slack).chain([console::NAME.to_owned()]).collect();
+        let in_dingtalk = self.dingtalk.rooms().into_iter().map(|room| format!("dingtalk:{room}"));
+        let rooms = rooms.into_iter().chain(in_slack).chain(in_dingtalk);
+        let places: Vec<String> = channels.chain(rooms).chain([console::NAME.to_owned()]).collect();
         self.finished = true;
         for to in places {
             let unread = self.heard(&to);
@@ -732,7 +752,7 @@ async fn build(
     let asked = std::mem::replace(&mut app.asked, nobody);
     tokio::spawn(commands::serve(Arc::clone(&app.commands), asked));
     for (name, surface) in std::mem::take(&mut app.surfaces) {
-        if name == console::NAME {
+        if name == console::NAME || name == dingtalk::NAME {
             let inbox = app.inbox.clone();
             tokio::spawn(async move { surface.run(inbox, &CATALOG, CancellationToken::new()).await });
         }

@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
+use crate::fake_dingtalk;
 use crate::sink::{self, Answer, Sink};
 
 const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -364,7 +365,10 @@ async fn the_console_shows_no_escape_sequences_of_data() {
 #[test]
 fn there_is_a_dialect_for_each_kind() {
     let kinds = DIALECTS.map(|dialect| dialect.kind);
-    assert_eq!(kinds, ["discord", "discord-webhook", "slack", "slack-webhook", "dingtalk", "webhook", "console"]);
+    assert_eq!(
+        kinds,
+        ["discord", "discord-webhook", "slack", "slack-webhook", "dingtalk-bot", "dingtalk", "webhook", "console"]
+    );
     let settings: Settings = serde_json::from_value(json!({ "kind": "console", "locale": "zh-CN" })).unwrap();
     assert_eq!((settings.kind(), settings.locale(), settings.timezone()), ("console", "zh-CN", "UTC"));
 }
@@ -484,6 +488,7 @@ proptest! {
         let payload = dingtalk::payload(&of(dingtalk::ROBOT), Some(&keyword));
         prop_assert_eq!(sink::check_dingtalk(&payload), Ok(()));
         prop_assert!(payload.to_string().contains(&keyword), "the keyword is missing");
+        prop_assert_eq!(fake_dingtalk::check(&dingtalk::bot::payload(&of(dingtalk::bot::DIALECT))), Ok(()));
         let body = webhook::body(&of(webhook::DIALECT).content);
         prop_assert_eq!(&body, &webhook::body(&of(webhook::DIALECT).content));
         prop_assert_eq!(console::lines(&of(console::DIALECT)).matches('\u{1b}').count(), 4, "the title, and the link");
@@ -506,6 +511,7 @@ proptest! {
             prop_assert_eq!(sink::check_discord(&discord::bot_payload(&of(discord::BOT))), Ok(()));
             prop_assert_eq!(sink::check_slack(&slack::payload(&of(slack::WEBHOOK))), Ok(()));
             prop_assert_eq!(sink::check_dingtalk(&dingtalk::payload(&of(dingtalk::ROBOT), Some("release"))), Ok(()));
+            prop_assert_eq!(fake_dingtalk::check(&dingtalk::bot::payload(&of(dingtalk::bot::DIALECT))), Ok(()));
             let body = webhook::body(&of(webhook::DIALECT).content);
             prop_assert!(body.len() < 20_000, "{} bytes", body.len());
             prop_assert_eq!(&body, &webhook::body(&of(webhook::DIALECT).content));

@@ -40,6 +40,7 @@ fn env() -> Env {
         ("SLACK_SIGNING_SECRET", CANARY),
         ("SLACK_APP_TOKEN", "xapp-sup3rs3cretcanary"),
         ("SLACK_BOT_TOKEN", "xoxb-sup3rs3cretcanary"),
+        ("DINGTALK_CLIENT_SECRET", CANARY),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .to_vec()
@@ -489,6 +490,8 @@ fn dropping_a_required_key_points_at_its_table() {
         ("channels = [\"ops\"]\n", "subscriptions[0].channels", "[[subscriptions]]"),
         ("on = [\"waiting\", \"failed\", \"stopped\"]\n", "subscriptions[0].on", "[[subscriptions]]"),
         ("token = { env = \"DISCORD_TOKEN\" }\n", "discord.token", "[discord]"),
+        ("client_id = \"dingue4kfzdxbynxxxxx\"\n", "dingtalk.client_id", "[dingtalk]"),
+        ("client_secret = { env = \"DINGTALK_CLIENT_SECRET\" }\n", "dingtalk.client_secret", "[dingtalk]"),
     ];
     for (line, key, table) in cases {
         let mutant = EXAMPLE.replacen(line, "", 1);
@@ -567,7 +570,7 @@ fn commands_that_follow_nothing_do_without_secrets_and_workspaces() {
     let path = folder.path().join("callboard.toml");
     std::fs::write(&path, EXAMPLE).unwrap();
     let invalid = config::load(Some(&path), Env::new()).unwrap_err();
-    assert_eq!(invalid.mistakes().len(), 9, "{}", invalid.lines());
+    assert_eq!(invalid.mistakes().len(), 10, "{}", invalid.lines());
     assert!(config::load_in_part(Some(&path), Env::new()).is_ok());
     std::fs::write(&path, "[channels.here]\nkind = \"console\"\n").unwrap();
     assert!(config::load_in_part(Some(&path), Env::new()).is_ok(), "a workspace is demanded of who follows none");
@@ -654,7 +657,7 @@ fn check_tells_mistakes_on_standard_output_and_ends_with_2() {
     );
 
     let unset = callboard(&["--config", "config/example.toml", "check"], &Env::new());
-    assert_eq!((unset.status, unset.out.lines().count()), (Some(2), 9), "{}", unset.out);
+    assert_eq!((unset.status, unset.out.lines().count()), (Some(2), 10), "{}", unset.out);
     let first = "config/example.toml:12:33: dataworks.credentials.access_key_id: the environment variable \
                  ALIBABA_CLOUD_ACCESS_KEY_ID is not set\n";
     assert!(unset.out.starts_with(first), "{}", unset.out);

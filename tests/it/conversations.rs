@@ -19,6 +19,7 @@
 //! ~ the bot restarts
 //! you@console> /runs                         the terminal
 //! alice@slack#C1> /callboard status 7b1e04c2 somebody in room C1 of Slack; /status is Slack's own there
+//! carol@dingtalk#cid1> @callboard /runs      DingTalk, where everybody in the room reads every answer
 //! ```
 //!
 //! A step that happens to a run takes the 5 s until the next poll. Lines of the bot, with their indented further lines,
@@ -64,7 +65,7 @@ async fn every_conversation_goes_as_it_is_written() {
 fn every_command_has_a_conversation() {
     let all: String = files().iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     for info in &callboard::commands::CATALOG {
-        for surface in ["discord#1", "console"] {
+        for surface in ["discord#1", "console", "dingtalk#cid1"] {
             let typed = format!("@{surface}> /{}", info.name);
             let found = all.lines().any(|line| line.contains(&typed));
             assert!(found, "no conversation with {typed}");
@@ -96,9 +97,10 @@ impl Conversation {
         let channels = written.lines().find_map(|line| line.strip_prefix("~ channels ")).unwrap_or_default();
         let channels: Vec<(&'static str, Kind)> = channels.split_whitespace().map(channel).collect();
         let gateway = written.contains("@discord#");
+        let dingtalk = written.contains("@dingtalk#");
         let setup = if channels.is_empty() { Setup::with(&[]) } else { Setup::standing(&channels) };
         let setup = if written.contains("@slack#") { setup.with_slack() } else { setup };
-        let bot = Bot::start(Setup { gateway, ..setup }).await;
+        let bot = Bot::start(Setup { gateway, dingtalk, ..setup }).await;
         bot.turn().await;
         let mut rooms: Vec<String> = Vec::new();
         for room in written.lines().filter_map(|line| Some(speaker(line)?.0.split_once('@')?.1)) {

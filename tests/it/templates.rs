@@ -511,6 +511,12 @@ fn posted(kind: &str, message: &Message) -> String {
             let payload = channels::dingtalk::payload(message, Some("callboard"));
             payload[payload["msgtype"].as_str().expect("there is a type")]["text"].clone()
         }
+        "dingtalk-bot" => {
+            let payload = channels::dingtalk::bot::payload(message);
+            let param: serde_json::Value =
+                serde_json::from_str(payload["msgParam"].as_str().expect("JSON")).expect("JSON");
+            param["text"].clone()
+        }
         _ => message.body.clone().into(),
     };
     shown.as_str().expect("there is a text").to_owned()

@@ -138,7 +138,7 @@ fn imports_point_down() {
 /// Folders whose files are alternatives of each other; what two of them need stands in a third file.
 const ROOMS: &[(&str, &[&str])] = &[
     ("channels", &["console", "dingtalk", "discord", "slack", "webhook"]),
-    ("surfaces", &["console", "discord", "slack"]),
+    ("surfaces", &["console", "dingtalk", "discord", "slack"]),
     ("commands", &["help", "runs", "status", "unwatch", "watch", "watches", "why"]),
     (
         "cli",

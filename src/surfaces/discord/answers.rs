@@ -20,9 +20,9 @@ use tokio_util::task::TaskTracker;
 use super::gateway::Asked;
 use super::markdown::{cut_plain, units, write};
 use super::rest::{Call, Failure, Rest};
-use super::{Timing, backoff, registration};
+use super::{Timing, registration};
 use crate::model::{Clock, CommandInfo, Reply, Request, Suggestion, Text};
-use crate::surfaces::Inbox;
+use crate::surfaces::{Inbox, backoff};
 use crate::text::clean_line;
 
 /// Callback types: message, deferred message, choices.
@@ -113,7 +113,8 @@ impl Desk {
                     }
                     Err(failure) => {
                         tracing::warn!(reason = %failure, "the slash commands could not be registered yet");
-                        tokio::time::sleep(backoff(failures, &desk.timing, fastrand::f64())).await;
+                        let Timing { pause_first, pause_last, .. } = desk.timing;
+                        tokio::time::sleep(backoff(failures, pause_first, pause_last, fastrand::f64())).await;
                     }
                 }
             }
