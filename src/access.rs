@@ -1,5 +1,7 @@
 //! Who may do what where. Pure: decides by what was configured.
 
+pub mod pasted;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use schemars::JsonSchema;

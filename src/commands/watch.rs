@@ -3,14 +3,11 @@
 use futures_util::FutureExt;
 
 use super::find::{Found, find};
-use super::{Call, Command, CommandError, Context, words};
+use super::{Call, Command, CommandError, Context, gate, words};
 use crate::model::{ArgInfo, CommandInfo, Reply, Role, Scope, Selector, Subscription, Text};
 use crate::schedule::Purpose;
 use crate::text::stopped;
 use crate::tracker::{Sight, Watched};
-
-/// Watches a room may hold.
-const WATCHES_PER_ROOM: usize = 500;
 
 pub const COMMAND: Command = Command {
     info: CommandInfo {
@@ -36,11 +33,7 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
     let Found { workspace, id, snapshot } = find(context, &call, call.arg(0), call.arg(1)).await?;
     call.needs(context, &workspace, Role::Watcher)?;
     let key = workspace.key();
-    if context.tracker.in_destination(&call.destination()).len() >= WATCHES_PER_ROOM {
-        return Err(CommandError::user(format!(
-            "This room watches {WATCHES_PER_ROOM} runs already; stop some first. /watches lists them."
-        )));
-    }
+    gate::has_room(context, &call)?;
     // The answer says where the run stands now, so that is asked for; where the budget forbids it, what is known serves.
     let fresh = match snapshot {
         Some(snapshot) => Ok(snapshot),

@@ -3,8 +3,10 @@
 
 pub mod console;
 pub mod discord;
+mod rates;
 pub mod socket;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +14,7 @@ use http::{HeaderMap, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::rates::{COMMANDS, Rates, Refused, TYPING};
 use crate::model::{CommandInfo, Reply, Request, Suggestion};
 
 /// Those that rights can be given for.
@@ -35,9 +38,18 @@ pub trait Hook: Send + Sync {
 /// Requests that wait to be answered, at most.
 pub const INBOX_CAPACITY: usize = 256;
 
-/// The one door for commands. Full means busy, said at once.
+/// The one door for commands. Full means busy, said at once; whoever asks too much is refused before that.
 #[derive(Debug, Clone)]
-pub struct Inbox(mpsc::Sender<Ask>);
+pub struct Inbox {
+    asks: mpsc::Sender<Ask>,
+    door: Arc<Door>,
+}
+
+#[derive(Debug)]
+struct Door {
+    commands: Mutex<Rates>,
+    typing: Mutex<Rates>,
+}
 
 /// What comes through the door.
 #[derive(Debug)]
@@ -58,19 +70,31 @@ pub enum Ask {
 pub enum NoAnswer {
     #[error("I am busy with other commands; try again in a few seconds")]
     Busy,
+    /// Said to whom it concerns once.
+    #[error("that is more than I answer at once; ask again in half a minute")]
+    TooMuch,
+    /// They heard it. A surface that need not answer stays silent.
+    #[error("that is still more than I answer at once; wait half a minute")]
+    StillTooMuch,
     #[error("I am being stopped; try again when I am back")]
     Stopping,
 }
 
 impl Inbox {
     pub fn new() -> (Inbox, mpsc::Receiver<Ask>) {
-        let (sender, receiver) = mpsc::channel(INBOX_CAPACITY);
-        (Inbox(sender), receiver)
+        let (asks, receiver) = mpsc::channel(INBOX_CAPACITY);
+        let door = Door { commands: Mutex::new(Rates::new(COMMANDS)), typing: Mutex::new(Rates::new(TYPING)) };
+        (Inbox { asks, door: Arc::new(door) }, receiver)
     }
 
     pub async fn ask(&self, request: Request) -> Result<Reply, NoAnswer> {
+        admit(&self.door.commands, &request).map_err(|refused| match refused {
+            Refused::TooMuch => NoAnswer::TooMuch,
+            Refused::Still => NoAnswer::StillTooMuch,
+            Refused::Busy => NoAnswer::Busy,
+        })?;
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Ask::Command { request, reply }).map_err(|error| match error {
+        self.asks.try_send(Ask::Command { request, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NoAnswer::Busy,
             mpsc::error::TrySendError::Closed(_) => NoAnswer::Stopping,
         })?;
@@ -80,9 +104,19 @@ impl Inbox {
     /// Empty when nothing matches, or nothing was found within `patience`.
     pub async fn suggest(&self, request: Request, patience: Duration) -> Vec<Suggestion> {
         let (reply, answer) = oneshot::channel();
-        if self.0.try_send(Ask::Suggest { request, reply }).is_err() {
+        let asked =
+            admit(&self.door.typing, &request).is_ok() && self.asks.try_send(Ask::Suggest { request, reply }).is_ok();
+        if !asked {
             return Vec::new();
         }
         tokio::time::timeout(patience, answer).await.ok().and_then(Result::ok).unwrap_or_default()
     }
+}
+
+/// Whoever sits at the terminal has the service for themselves.
+fn admit(rates: &Mutex<Rates>, request: &Request) -> Result<(), Refused> {
+    if request.asker.surface == console::NAME {
+        return Ok(());
+    }
+    rates.lock().unwrap_or_else(PoisonError::into_inner).take(&request.asker, request.at)
 }

@@ -122,4 +122,9 @@ impl Tracker {
         found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         found
     }
+
+    /// How many of them a person began ([`Subscription::by`]), in all rooms, and has not stopped.
+    pub fn count_of(&self, person: &str) -> usize {
+        self.subscriptions.iter().filter(|one| one.by == person && one.stopped.is_none()).count()
+    }
 }
