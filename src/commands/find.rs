@@ -36,12 +36,12 @@ pub async fn find(context: &Context, call: &Call<'_>, typed: &str, workspace: &s
     let now = call.now();
     let visible = named(context, call.visible(context)?, workspace)?;
     if let [only] = visible.as_slice() {
-        call.needs(context, only, call.role)?;
+        call.needs(context, only, call.info.role)?;
     }
     let Meant { id, project_id } = read(typed)?;
     let candidates = linked(&visible, project_id)?;
     if let Some(found) = known(context, &id, &candidates)? {
-        call.needs(context, &found.workspace, call.role)?;
+        call.needs(context, &found.workspace, call.info.role)?;
         return Ok(found);
     }
     let candidates = call.permitted(context, candidates)?;

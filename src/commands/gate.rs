@@ -6,7 +6,9 @@
 
 use super::{Call, CommandError, Context, help};
 use crate::access::pasted::secret_in;
-use crate::model::{Asker, CommandInfo, Reply, Request, Role, Subscription, Text, Workspace};
+use crate::model::{
+    Asker, CommandInfo, Decision, Destination, Entry, Reply, Request, Role, Subscription, Text, Workspace,
+};
 
 /// Watches of one person, in all rooms of a chat.
 const WATCHES_PER_PERSON: usize = 50;
@@ -14,12 +16,31 @@ const WATCHES_PER_PERSON: usize = 50;
 const WATCHES_PER_ROOM: usize = 500;
 
 /// The answer to somebody who typed a secret: nothing of it is repeated, kept or obeyed.
-pub fn secret(request: &Request) -> Option<Reply> {
+pub fn secret(context: &Context, request: &Request) -> Option<Reply> {
     let what = secret_in(&request.text)?;
+    context.audit.note(denied(request, "ask", "secret"));
     Some(Reply::to_asker(Text::default().plain(format!(
         "I did nothing: that looks like {what}, and a chat is no place for it. I keep it nowhere, but others may have \
          read it: take it out of use and make a new one. What I need to know as a secret is in my configuration."
     ))))
+}
+
+/// For the audit log.
+pub fn denied(request: &Request, action: &str, reason: &str) -> Entry {
+    entry(request, action.to_owned(), Decision::Denied, reason)
+}
+
+fn entry(request: &Request, action: String, decision: Decision, reason: &str) -> Entry {
+    let Asker { surface, room, .. } = request.asker.clone();
+    Entry {
+        at: request.at,
+        person: request.asker.person(),
+        room: Destination::Room { surface, room }.to_string(),
+        action,
+        decision,
+        reason: reason.to_owned(),
+        count: 1,
+    }
 }
 
 /// Whether the asker may use the command here at all, for whichever workspace.
@@ -84,10 +105,17 @@ impl Call<'_> {
 
     /// Of those that the asker may know of, the ones that the command may be used for; at least one.
     pub fn permitted(&self, context: &Context, all: Vec<Workspace>) -> Result<Vec<Workspace>, CommandError> {
-        may(context, self.asker(), &all, self.role)?;
+        may(context, self.asker(), &all, self.info.role)?;
         let mut permitted = all;
-        permitted.retain(|workspace| context.access.role(self.asker(), &workspace.name) >= Some(self.role));
+        permitted.retain(|workspace| context.access.role(self.asker(), &workspace.name) >= Some(self.info.role));
         Ok(permitted)
+    }
+
+    /// Writes down who does what, right before it is done: where that fails, nothing is done. `about`, in few words of
+    /// ours: `7b1e04c2 in warehouse`.
+    pub async fn audit(&self, context: &Context, about: &str) -> Result<(), CommandError> {
+        let action = format!("{} {about}", self.info.name);
+        Ok(context.audit.record(entry(self.request, action, Decision::Allowed, "")).await?)
     }
 
     /// Why [`Call::may_stop`] says no.

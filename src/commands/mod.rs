@@ -22,6 +22,7 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::access::Access;
+use crate::audit::Audit;
 use crate::fate::Configuration;
 use crate::meter::Meter;
 use crate::metrics::{CommandLabels, Metrics};
@@ -71,8 +72,7 @@ struct Call<'a> {
     args: Vec<&'a str>,
     /// The words of the form `name:value`, by the names of the command's options.
     options: Vec<(&'static str, &'a str)>,
-    /// What the command takes at least.
-    role: Role,
+    info: &'a CommandInfo,
 }
 
 impl<'a> Call<'a> {
@@ -131,6 +131,7 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     pub configuration: Configuration,
     pub access: Arc<Access>,
+    pub audit: Arc<Audit>,
 }
 
 impl Context {
@@ -151,7 +152,6 @@ enum CommandError {
     User(Text),
     /// They may not; `reason` is one word.
     Denied {
-        #[expect(dead_code, reason = "for the audit log")]
         reason: &'static str,
         text: Text,
     },
@@ -208,7 +208,7 @@ pub async fn serve(context: Arc<Context>, mut inbox: mpsc::Receiver<Ask>) {
 
 /// Runs one command.
 pub async fn answer(context: &Context, request: &Request) -> Reply {
-    if let Some(reply) = gate::secret(request) {
+    if let Some(reply) = gate::secret(context, request) {
         return reply;
     }
     let mut typed = request.text.trim().trim_start_matches('/').split_whitespace();
@@ -221,7 +221,7 @@ pub async fn answer(context: &Context, request: &Request) -> Reply {
     let result = match read {
         Err(error) => Err(error),
         Ok((args, options)) => {
-            let call = Call { request, args, options, role: command.info.role };
+            let call = Call { request, args, options, info: &command.info };
             let run = AssertUnwindSafe((command.run)(context, call)).catch_unwind().await;
             run.unwrap_or_else(|_| Err(CommandError::Internal("it panicked".to_owned())))
         }
@@ -229,7 +229,10 @@ pub async fn answer(context: &Context, request: &Request) -> Reply {
     let (outcome, reply) = match result {
         Ok(reply) => ("ok", reply),
         Err(CommandError::User(text)) => ("refused", Reply::to_asker(text)),
-        Err(CommandError::Denied { text, .. }) => ("denied", Reply::to_asker(text)),
+        Err(CommandError::Denied { reason, text }) => {
+            context.audit.note(gate::denied(request, command.info.name, reason));
+            ("denied", Reply::to_asker(text))
+        }
         Err(CommandError::Internal(said)) => ("failed", Reply::to_asker(apology(&command.info, &said))),
     };
     context.metrics.commands.get_or_create(&CommandLabels { command: command.info.name, outcome }).inc();

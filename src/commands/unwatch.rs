@@ -36,6 +36,8 @@ async fn unwatch(context: &Context, call: Call<'_>) -> Result<Reply, CommandErro
     if !call.may_stop(context, subscription) {
         return Err(call.not_own(context, subscription));
     }
+    let workspace = context.workspace(subscription.scope.workspace()).map_or("", |workspace| &workspace.name);
+    call.audit(context, &format!("{} in {workspace}", run.short())).await?;
     // Several, where the command line added another beside the watch.
     for same in here.iter().filter(|other| other.scope == subscription.scope) {
         context.tracker.unsubscribe(&same.id).await?;

@@ -47,6 +47,7 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
     if is_fresh {
         context.tracker.observe(&workspace, Sight::of_run(snapshot.clone()), now).await?;
     }
+    call.audit(context, &format!("{} in {}", id.short(), workspace.name)).await?;
     let subscription = Subscription {
         id: uuid::Uuid::now_v7().to_string(),
         scope: Scope::Run { workspace: key.clone(), run: id.clone() },

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::rates::{COMMANDS, Rates, Refused, TYPING};
-use crate::model::{CommandInfo, Reply, Request, Suggestion};
+use crate::model::{CommandInfo, Decision, Denials, Destination, Entry, Reply, Request, Suggestion};
 
 /// Those that rights can be given for.
 pub const NAMES: [&str; 1] = [discord::NAME];
@@ -49,6 +49,8 @@ pub struct Inbox {
 struct Door {
     commands: Mutex<Rates>,
     typing: Mutex<Rates>,
+    /// For the audit log.
+    denials: Arc<Mutex<Denials>>,
 }
 
 /// What comes through the door.
@@ -71,10 +73,10 @@ pub enum NoAnswer {
     #[error("I am busy with other commands; try again in a few seconds")]
     Busy,
     /// Said to whom it concerns once.
-    #[error("that is more than I answer at once; ask again in half a minute")]
+    #[error("That is more than I answer at once; ask again in half a minute")]
     TooMuch,
     /// They heard it. A surface that need not answer stays silent.
-    #[error("that is still more than I answer at once; wait half a minute")]
+    #[error("That is still more than I answer at once; wait half a minute")]
     StillTooMuch,
     #[error("I am being stopped; try again when I am back")]
     Stopping,
@@ -83,16 +85,25 @@ pub enum NoAnswer {
 impl Inbox {
     pub fn new() -> (Inbox, mpsc::Receiver<Ask>) {
         let (asks, receiver) = mpsc::channel(INBOX_CAPACITY);
-        let door = Door { commands: Mutex::new(Rates::new(COMMANDS)), typing: Mutex::new(Rates::new(TYPING)) };
+        let (commands, typing) = (Mutex::new(Rates::new(COMMANDS)), Mutex::new(Rates::new(TYPING)));
+        let door = Door { commands, typing, denials: Arc::default() };
         (Inbox { asks, door: Arc::new(door) }, receiver)
     }
 
+    /// Whom it refused is noted there.
+    pub fn denials(&self) -> Arc<Mutex<Denials>> {
+        Arc::clone(&self.door.denials)
+    }
+
     pub async fn ask(&self, request: Request) -> Result<Reply, NoAnswer> {
-        admit(&self.door.commands, &request).map_err(|refused| match refused {
-            Refused::TooMuch => NoAnswer::TooMuch,
-            Refused::Still => NoAnswer::StillTooMuch,
-            Refused::Busy => NoAnswer::Busy,
-        })?;
+        if let Err(refused) = admit(&self.door.commands, &request) {
+            self.door.denials.lock().unwrap_or_else(PoisonError::into_inner).note(denied(&request));
+            return Err(match refused {
+                Refused::TooMuch => NoAnswer::TooMuch,
+                Refused::Still => NoAnswer::StillTooMuch,
+                Refused::Busy => NoAnswer::Busy,
+            });
+        }
         let (reply, answer) = oneshot::channel();
         self.asks.try_send(Ask::Command { request, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NoAnswer::Busy,
@@ -119,4 +130,17 @@ fn admit(rates: &Mutex<Rates>, request: &Request) -> Result<(), Refused> {
         return Ok(());
     }
     rates.lock().unwrap_or_else(PoisonError::into_inner).take(&request.asker, request.at)
+}
+
+fn denied(request: &Request) -> Entry {
+    let (surface, room) = (request.asker.surface.clone(), request.asker.room.clone());
+    Entry {
+        at: request.at,
+        person: request.asker.person(),
+        room: Destination::Room { surface, room }.to_string(),
+        action: "ask".to_owned(),
+        decision: Decision::Denied,
+        reason: "rate".to_owned(),
+        count: 1,
+    }
 }

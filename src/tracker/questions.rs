@@ -4,9 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Freshness, Tracker, is_followed};
-use crate::model::{Destination, RunId, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
+use crate::access::Access;
+use crate::model::{Change, Destination, Match, RunId, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
 
 impl Tracker {
+    /// Subscriptions owe only what these rules still allow.
+    #[must_use]
+    pub fn allowing(mut self, access: Arc<Access>) -> Tracker {
+        self.access = access;
+        self
+    }
+
     pub fn state(&self, workspace: &WorkspaceKey, run: &RunId) -> Option<Arc<RunState>> {
         self.runs.get(&(workspace.clone(), run.clone())).map(|state| state.clone())
     }
@@ -113,6 +121,14 @@ impl Tracker {
         let standing = self.by_scope.get(&Scope::Workspace { workspace: workspace.clone() });
         found.extend(standing.map(|found| found.clone()).unwrap_or_default());
         found
+    }
+
+    /// As [`Subscription::explain`], by the rights of now.
+    pub fn explain(&self, subscription: &Subscription, change: &Change) -> Match {
+        match subscription.explain(change) {
+            Match::Matched if !self.access.still_allows(subscription, &change.workspace.name) => Match::NotAllowed,
+            found => found,
+        }
     }
 
     /// What a destination has subscribed to, oldest first.

@@ -22,6 +22,7 @@ mod postgres;
 mod process;
 mod races;
 mod results;
+mod rights;
 mod simulation;
 mod sink;
 mod store_contract;

@@ -106,7 +106,7 @@ fn assert_none(what: &str, found: &[String]) {
 const FLOORS: &[&[&str]] = &[
     &["model", "metrics", "net", "settings", "text", "planted"],
     &["sources", "channels", "surfaces", "store", "render", "delivery", "schedule", "diff", "access"],
-    &["tracker", "meter", "fate"],
+    &["tracker", "meter", "fate", "audit"],
     &["poller", "dispatcher", "commands", "http", "demo"],
     // composes the settings of everything below
     &["config"],
@@ -142,7 +142,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("commands", &["help", "runs", "status", "unwatch", "watch", "watches", "why"]),
     (
         "cli",
-        &["check", "completions", "deliveries", "demo", "render", "run", "schema", "send", "simulate", "subscriptions"],
+        &[
+            "audit",
+            "check",
+            "completions",
+            "deliveries",
+            "demo",
+            "render",
+            "run",
+            "schema",
+            "send",
+            "simulate",
+            "subscriptions",
+        ],
     ),
     ("http", &["board", "health"]),
 ];
