@@ -1,11 +1,13 @@
 //! Who may do what where. Pure: decides by what was configured.
 
+pub mod pasted;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::{Asker, Role};
+use crate::model::{Asker, Destination, Role, Subscription};
 use crate::settings::{Problem, quoted};
 
 /// Everything, everywhere, everybody.
@@ -146,6 +148,46 @@ impl Access {
     }
 }
 
+impl Access {
+    /// Whether a destination may hear of the workspace: a room only where somebody there may know of it.
+    pub fn may_hear(&self, to: &Destination, workspace: &str) -> bool {
+        match to {
+            Destination::Room { surface, room } => self.is_open(surface, room, workspace),
+            Destination::Channel(_) => true,
+        }
+    }
+
+    /// Whether what a subscription asks for may still go where it goes. Of those that a person began, the person is
+    /// looked at too, with what they belonged to then; the configuration and the command line answer for themselves.
+    pub fn still_allows(&self, subscription: &Subscription, workspace: &str) -> bool {
+        let entries = self.entries();
+        if entries.is_empty() {
+            return true;
+        }
+        let Some((surface, user)) = subscription.by.split_once(':') else {
+            return self.may_hear(&subscription.to, workspace);
+        };
+        let asker = |room: &str| Asker {
+            surface: surface.to_owned(),
+            room: room.to_owned(),
+            user: user.to_owned(),
+            roles: subscription.roles.clone(),
+        };
+        match &subscription.to {
+            Destination::Room { surface: its, room } => {
+                its == surface && self.role(&asker(room), workspace) >= Some(Role::Watcher)
+            }
+            // In which room it was begun is not kept: one that allows it is enough.
+            Destination::Channel(channel) => entries.iter().any(|entry| {
+                entry.surface == surface
+                    && entry.opens(workspace)
+                    && entry.channels.iter().any(|own| own == channel)
+                    && entry.role(&asker("")) >= Some(Role::Watcher)
+            }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,5 +255,36 @@ mod tests {
             keys(Settings { watchers: wrong, ..entry(&["1"], &["*"]) }),
             ["watchers[0]", "watchers[1]", "watchers[3]"]
         );
+    }
+
+    fn subscription(by: &str, to: &str, roles: &[&str]) -> Subscription {
+        let json = serde_json::json!({
+            "id": "a", "scope": "workspace", "workspace": "cn-shanghai/1", "to": to, "on": ["stage"], "by": by,
+            "roles": roles, "created_at": "2026-11-24T08:00:00Z",
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_subscription_outlives_neither_the_right_of_its_maker_nor_that_of_its_room() {
+        let entry = Settings {
+            viewers: vec!["*".to_owned()],
+            watchers: vec!["user:9".to_owned(), "role:77".to_owned()],
+            channels: vec!["ops".to_owned()],
+            ..entry(&["1"], &["warehouse"])
+        };
+        let access = Access::new(vec![entry]);
+        let allows = |by, to, roles: &[&str]| access.still_allows(&subscription(by, to, roles), "warehouse");
+        assert!(allows("discord:9", "discord:1", &[]));
+        assert!(allows("discord:5", "discord:1", &["77"]), "by what they belonged to");
+        assert!(!allows("discord:5", "discord:1", &[]), "may look, and no more");
+        assert!(!allows("slack:9", "discord:1", &[]), "ids of another chat are nobody here");
+        assert!(!allows("discord:9", "discord:2", &[]), "its room lost the workspace");
+        assert!(allows("cli", "discord:1", &[]) && !allows("cli", "discord:2", &[]), "the room's rule holds for all");
+        assert!(allows("config", "ops", &[]) && allows("cli", "ops", &[]), "channels are the configuration's own");
+        assert!(allows("discord:9", "ops", &[]) && !allows("discord:9", "pager", &[]));
+        assert!(!allows("discord:5", "ops", &[]));
+        access.replace(vec![]);
+        assert!(allows("discord:5", "discord:2", &[]));
     }
 }

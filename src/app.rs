@@ -1,6 +1,7 @@
 //! The only place that constructs. Starts the loops; when one ends or the stop comes, all end.
 
 mod outages;
+mod reload;
 mod slack;
 mod starting;
 mod tending;
@@ -18,11 +19,13 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use self::outages::Outages;
+pub use self::reload::Reload;
 pub use self::slack::slack_bot;
 pub use self::starting::{listen, start};
 pub use self::tending::Tending;
 pub use self::ways::{dingtalk_bot, once};
 use crate::access::Access;
+use crate::audit::Audit;
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, Context};
 use crate::config::{Config, nearest};
@@ -100,6 +103,8 @@ pub struct App {
     pub inbox: Inbox,
     pub asked: mpsc::Receiver<Ask>,
     pub surfaces: Vec<NamedSurface>,
+    /// Takes over what may change while the service runs.
+    pub reload: Arc<Reload>,
     tending: Arc<Tending>,
     clock: Clock,
 }
@@ -120,7 +125,8 @@ impl App {
         outlets.kinds().for_each(|channel_kind| metrics.begin_at_zero(channel_kind, &Outcome::LABELS));
         warn_of_unconfigured(store.as_ref(), &outlets).await?;
         let workspaces = config.workspaces();
-        let tracker = track(config, &store, &source, &metrics, now).await?;
+        let audit = Arc::new(Audit::new(Arc::clone(&store), inbox.denials()));
+        let tracker = track(config, &store, &source, (&metrics, &access), now).await?;
         let (meter, poller) = polling(config, &tracker, &store, source, &metrics, now);
         let tending = tend(config, &store, &tracker, &poller, &surfaces, (&outlets, &metrics)).await?;
         let templates = renderer.sets().map(str::to_owned).collect();
@@ -134,7 +140,8 @@ impl App {
             Arc::clone(&metrics),
             Arc::clone(&clock),
         );
-        let dispatcher = Arc::new(dispatcher);
+        let dispatcher = Arc::new(dispatcher.minding(Arc::clone(&access), Arc::clone(&audit)));
+        let reload = Reload::new(config, &access, &audit, &dispatcher, &clock);
         let (hurried, rooms) = (Arc::clone(&poller), Arc::new(outlets.clone()));
         let commands = Context {
             tracker: Arc::clone(&tracker),
@@ -146,6 +153,7 @@ impl App {
             configuration: configuration(outlets.clone()),
             access,
             admits: Box::new(move |to| Box::pin(Arc::clone(&rooms).admits(to))),
+            audit: Arc::clone(&audit),
         };
         let pages = Pages {
             tracker: Arc::clone(&tracker),
@@ -174,6 +182,7 @@ impl App {
             inbox,
             asked,
             surfaces,
+            reload: Arc::new(reload),
             tending,
             clock,
         })
@@ -183,6 +192,7 @@ impl App {
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
         let App { tracker, poller, dispatcher, outages, commands, pages, store, clock, .. } = self;
         let retiring = Arc::clone(&store);
+        let audit = Arc::clone(&commands.audit);
         let mut loops: JoinSet<&'static str> = JoinSet::new();
         // Serves to the end, so that whoever asks meanwhile hears that this process is ending.
         let serving = CancellationToken::new();
@@ -194,8 +204,15 @@ impl App {
         loops.spawn(named("the store", verify(Arc::clone(&store), stop.clone())));
         let (tending, ending) = (Arc::clone(&self.tending), stop.clone());
         loops.spawn(named("tending", async move { tending.run(ending).await }));
-        let keeping =
-            keep_house(store, tracker, Arc::clone(&poller), Arc::clone(&dispatcher), outages, clock, stop.clone());
+        let keeping = keep_house(
+            store,
+            tracker,
+            Arc::clone(&poller),
+            Arc::clone(&dispatcher),
+            (outages, Arc::clone(&audit)),
+            Arc::clone(&clock),
+            stop.clone(),
+        );
         loops.spawn(named("housekeeping", keeping));
         let asked = self.asked;
         let ended = stop.clone();
@@ -229,6 +246,9 @@ impl App {
         if tokio::time::timeout(GRACE, rest).await.is_err() {
             tracing::warn!("something was still under way after {} s and is left behind", GRACE.as_secs());
         }
+        if let Err(error) = audit.flush(clock()).await {
+            tracing::warn!(%error, "the last denials are not in the audit log");
+        }
         if let Err(error) = retiring.retire().await {
             tracing::debug!(%error, "others have to find out that this process ended");
         }
@@ -253,7 +273,7 @@ async fn track(
     config: &Config,
     store: &Arc<dyn Store>,
     source: &Arc<dyn Source>,
-    metrics: &Arc<Metrics>,
+    (metrics, access): (&Arc<Metrics>, &Arc<Access>),
     now: Timestamp,
 ) -> Result<Arc<Tracker>, StoreError> {
     let poll = &config.dataworks.poll;
@@ -261,7 +281,7 @@ async fn track(
     let link = Arc::clone(source);
     let link = Box::new(move |workspace: &Workspace, run: &RunId| link.url(workspace, run));
     let tracker = Tracker::start(Arc::clone(store), config.standing(now), link, spans, Arc::clone(metrics));
-    Ok(Arc::new(tracker.await?))
+    Ok(Arc::new(tracker.await?.allowing(Arc::clone(access))))
 }
 
 /// Who asks the source, within its budget.
@@ -549,7 +569,7 @@ async fn keep_house(
     tracker: Arc<Tracker>,
     poller: Arc<Poller>,
     dispatcher: Arc<Dispatcher>,
-    outages: Arc<Outages>,
+    (outages, audit): (Arc<Outages>, Arc<Audit>),
     clock: Clock,
     stop: CancellationToken,
 ) {
@@ -564,6 +584,7 @@ async fn keep_house(
             if outages.look(now).await? {
                 dispatcher.wake();
             }
+            audit.flush(now).await?;
             // A clock that jumped says nothing about how long messages have waited.
             if elapsed(looked_at, now) >= PRUNING {
                 pruned_at = now;

@@ -36,6 +36,8 @@ pub mod tracker;
 
 pub mod meter;
 
+pub mod audit;
+
 pub mod fate;
 
 pub mod poller;

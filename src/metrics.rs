@@ -83,7 +83,7 @@ pub struct OfSurface {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CommandLabels {
     pub command: &'static str,
-    /// `ok`, `refused` (the asker's mistake) or `failed` (ours).
+    /// `ok`, `refused` (the asker's mistake), `denied` (they may not) or `failed` (ours).
     pub outcome: &'static str,
 }
 

@@ -3,6 +3,7 @@
 //! A command is a struct of its arguments, whose doc comment is its help, with
 //! `pub async fn run(self, globals: &Globals) -> Exit`. To add one: its file, a `mod` line and a line in the list.
 
+mod audit;
 mod check;
 mod completions;
 mod deliveries;
@@ -51,6 +52,7 @@ commands! {
     Send in send,
     Subscriptions in subscriptions,
     Deliveries in deliveries,
+    Audit in audit,
     Store in store,
     Simulate in simulate,
     Slack in slack,

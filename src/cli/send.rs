@@ -49,7 +49,10 @@ impl Send {
             Outcome::Unknown { reason, .. } => {
                 fail(Exit::Failed, &format!("{} may or may not have got the message: {reason}", self.channel))
             }
-            Outcome::Reject { reason } | Outcome::Dead { reason } | Outcome::Denied { reason } => {
+            Outcome::Reject { reason }
+            | Outcome::Dead { reason }
+            | Outcome::Denied { reason }
+            | Outcome::Withheld { reason } => {
                 fail(Exit::Failed, &format!("{} refuses the message: {reason}", self.channel))
             }
         }

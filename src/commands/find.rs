@@ -30,14 +30,21 @@ pub struct Found {
     pub snapshot: Option<Snapshot>,
 }
 
-/// Looks where the tracker knows the run, then asks each workspace that may be meant.
+/// Looks where the tracker knows the run, then asks each workspace that may be meant. What the asker may do there is
+/// looked at before anything is asked for.
 pub async fn find(context: &Context, call: &Call<'_>, typed: &str, workspace: &str) -> Result<Found, CommandError> {
     let now = call.now();
+    let visible = named(context, call.visible(context)?, workspace)?;
+    if let [only] = visible.as_slice() {
+        call.needs(context, only, call.info.role)?;
+    }
     let Meant { id, project_id } = read(typed)?;
-    let candidates = candidates(call.visible(context)?, workspace, project_id)?;
+    let candidates = linked(&visible, project_id)?;
     if let Some(found) = known(context, &id, &candidates)? {
+        call.needs(context, &found.workspace, call.info.role)?;
         return Ok(found);
     }
+    let candidates = call.permitted(context, candidates)?;
     if id.as_str().len() < WHOLE && candidates.len() <= FEW {
         // Perhaps only the beginning of a run that no poll has shown yet.
         join_all(candidates.iter().map(|workspace| refresh(context, workspace, JUST_NOW, now))).await;
@@ -84,23 +91,28 @@ pub fn read(typed: &str) -> Result<Meant, CommandError> {
     }
 }
 
-fn candidates(all: Vec<Workspace>, name: &str, project_id: Option<i64>) -> Result<Vec<Workspace>, CommandError> {
-    if !name.is_empty() {
-        let named = all.iter().find(|workspace| workspace.name.eq_ignore_ascii_case(name)).cloned();
-        return named.map(|workspace| vec![workspace]).ok_or_else(|| no_workspace(&all, name));
+fn named(context: &Context, all: Vec<Workspace>, name: &str) -> Result<Vec<Workspace>, CommandError> {
+    if name.is_empty() {
+        return Ok(all);
     }
+    let named = all.iter().find(|workspace| workspace.name.eq_ignore_ascii_case(name)).cloned();
+    named.map(|workspace| vec![workspace]).ok_or_else(|| no_workspace(context, &all, name))
+}
+
+fn linked(all: &[Workspace], project_id: Option<i64>) -> Result<Vec<Workspace>, CommandError> {
     let linked: Vec<_> = all.iter().filter(|w| project_id.is_none_or(|id| id == w.project_id)).cloned().collect();
     if linked.is_empty() {
-        return Err(CommandError::user(format!(
-            "That link belongs to a workspace I don't follow. I follow {}.",
-            names(&all)
-        )));
+        let said = format!("That link belongs to a workspace I don't follow. I follow {}.", names(all));
+        return Err(CommandError::user(said));
     }
     Ok(linked)
 }
 
-pub fn no_workspace(all: &[Workspace], name: &str) -> CommandError {
-    CommandError::user(format!("I follow no workspace {}. I follow {}.", words::cut(name, 40), names(all)))
+/// The same words for one that nobody has and one that the asker may not know of. `all`: those that they may.
+pub fn no_workspace(context: &Context, all: &[Workspace], name: &str) -> CommandError {
+    let said = format!("I follow no workspace {}. I follow {}.", words::cut(name, 40), names(all));
+    let is_hidden = context.workspaces.iter().any(|workspace| workspace.name.eq_ignore_ascii_case(name));
+    if is_hidden { CommandError::denied("workspace", said) } else { CommandError::user(said) }
 }
 
 pub fn names(workspaces: &[Workspace]) -> String {

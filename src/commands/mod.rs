@@ -3,6 +3,7 @@
 //! A command is a file with a [`Command`]; what it answers stands beside it.
 
 mod find;
+mod gate;
 mod help;
 mod runs;
 mod status;
@@ -21,6 +22,7 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::access::Access;
+use crate::audit::Audit;
 use crate::fate::Configuration;
 use crate::meter::Meter;
 use crate::metrics::{CommandLabels, Metrics};
@@ -70,6 +72,7 @@ struct Call<'a> {
     args: Vec<&'a str>,
     /// The words of the form `name:value`, by the names of the command's options.
     options: Vec<(&'static str, &'a str)>,
+    info: &'a CommandInfo,
 }
 
 impl<'a> Call<'a> {
@@ -92,25 +95,6 @@ impl<'a> Call<'a> {
     fn destination(&self) -> Destination {
         let Asker { surface, room, .. } = self.asker();
         Destination::Room { surface: surface.clone(), room: room.clone() }
-    }
-
-    /// The workspaces that the asker may know of from here; at least one.
-    fn visible(&self, context: &Context) -> Result<Vec<Workspace>, CommandError> {
-        let visible = context.visible(self.asker());
-        let nothing = "No workspace is open to you here. Whoever runs me can change that.";
-        if visible.is_empty() { Err(CommandError::user(nothing)) } else { Ok(visible) }
-    }
-
-    /// For a workspace that the asker may know of.
-    fn needs(&self, context: &Context, workspace: &Workspace, role: Role) -> Result<(), CommandError> {
-        if context.access.role(self.asker(), &workspace.name) >= Some(role) {
-            return Ok(());
-        }
-        let name = &workspace.name;
-        Err(CommandError::user(format!(
-            "You may look at {name} here, and no more. Whoever runs me can make you a {} of it.",
-            role.as_str()
-        )))
     }
 
     /// What this room has subscribed to, as far as the asker may know of it, oldest first.
@@ -151,6 +135,7 @@ pub struct Context {
     pub configuration: Configuration,
     pub access: Arc<Access>,
     pub admits: Admits,
+    pub audit: Arc<Audit>,
 }
 
 impl Context {
@@ -169,12 +154,21 @@ impl Context {
 #[derive(Debug)]
 enum CommandError {
     User(Text),
+    /// They may not; `reason` is one word.
+    Denied {
+        reason: &'static str,
+        text: Text,
+    },
     Internal(String),
 }
 
 impl CommandError {
     fn user(text: impl Into<String>) -> CommandError {
         CommandError::User(Text::default().plain(text))
+    }
+
+    fn denied(reason: &'static str, text: impl Into<String>) -> CommandError {
+        CommandError::Denied { reason, text: Text::default().plain(text) }
     }
 }
 
@@ -218,15 +212,20 @@ pub async fn serve(context: Arc<Context>, mut inbox: mpsc::Receiver<Ask>) {
 
 /// Runs one command.
 pub async fn answer(context: &Context, request: &Request) -> Reply {
+    if let Some(reply) = gate::secret(context, request) {
+        return reply;
+    }
     let mut typed = request.text.trim().trim_start_matches('/').split_whitespace();
     let name = typed.next().unwrap_or("help").to_ascii_lowercase();
     let Some(command) = COMMANDS.iter().find(|command| command.info.name == name) else {
         return Reply::to_asker(unknown(&name));
     };
-    let result = match read(&command.info, typed) {
-        Err(text) => Err(CommandError::User(text)),
+    let admitted = gate::admit(context, &command.info, &request.asker);
+    let read = admitted.and_then(|()| read(&command.info, typed).map_err(CommandError::User));
+    let result = match read {
+        Err(error) => Err(error),
         Ok((args, options)) => {
-            let call = Call { request, args, options };
+            let call = Call { request, args, options, info: &command.info };
             let run = AssertUnwindSafe((command.run)(context, call)).catch_unwind().await;
             run.unwrap_or_else(|_| Err(CommandError::Internal("it panicked".to_owned())))
         }
@@ -234,6 +233,10 @@ pub async fn answer(context: &Context, request: &Request) -> Reply {
     let (outcome, reply) = match result {
         Ok(reply) => ("ok", reply),
         Err(CommandError::User(text)) => ("refused", Reply::to_asker(text)),
+        Err(CommandError::Denied { reason, text }) => {
+            context.audit.note(gate::denied(request, command.info.name, reason));
+            ("denied", Reply::to_asker(text))
+        }
         Err(CommandError::Internal(said)) => ("failed", Reply::to_asker(apology(&command.info, &said))),
     };
     context.metrics.commands.get_or_create(&CommandLabels { command: command.info.name, outcome }).inc();

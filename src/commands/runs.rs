@@ -32,7 +32,7 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
     let named = visible.iter().filter(|w| name.is_empty() || w.name.eq_ignore_ascii_case(name));
     let workspaces: Vec<_> = named.collect();
     if workspaces.is_empty() {
-        return Err(find::no_workspace(&visible, name));
+        return Err(find::no_workspace(context, &visible, name));
     }
     let mut text = Text::default();
     let shown = workspaces.iter().take(WORKSPACES);

@@ -34,13 +34,10 @@ async fn unwatch(context: &Context, call: Call<'_>) -> Result<Reply, CommandErro
         return Err(CommandError::User(unclear(typed, &here)));
     }
     if !call.may_stop(context, subscription) {
-        return Err(CommandError::User(
-            Text::default()
-                .plain("Somebody else began this watch; only they, or a moderator of this room, can stop it. ")
-                .code("/watches")
-                .plain(" lists what is watched here."),
-        ));
+        return Err(call.not_own(context, subscription));
     }
+    let workspace = context.workspace(subscription.scope.workspace()).map_or("", |workspace| &workspace.name);
+    call.audit(context, &format!("{} in {workspace}", run.short())).await?;
     // Several, where the command line added another beside the watch.
     for same in here.iter().filter(|other| other.scope == subscription.scope) {
         context.tracker.unsubscribe(&same.id).await?;

@@ -3,14 +3,11 @@
 use futures_util::FutureExt;
 
 use super::find::{Found, find};
-use super::{Call, Command, CommandError, Context, words};
+use super::{Call, Command, CommandError, Context, gate, words};
 use crate::model::{ArgInfo, CommandInfo, Reply, Role, Scope, Selector, Subscription, Text};
 use crate::schedule::Purpose;
 use crate::text::stopped;
 use crate::tracker::{Sight, Watched};
-
-/// Watches a room may hold.
-const WATCHES_PER_ROOM: usize = 500;
 
 pub const COMMAND: Command = Command {
     info: CommandInfo {
@@ -38,11 +35,7 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
     // Nothing is promised that could not arrive.
     (context.admits)(call.destination()).await.map_err(CommandError::user)?;
     let key = workspace.key();
-    if context.tracker.in_destination(&call.destination()).len() >= WATCHES_PER_ROOM {
-        return Err(CommandError::user(format!(
-            "This room watches {WATCHES_PER_ROOM} runs already; stop some first. /watches lists them."
-        )));
-    }
+    gate::has_room(context, &call)?;
     // The answer says where the run stands now, so that is asked for; where the budget forbids it, what is known serves.
     let fresh = match snapshot {
         Some(snapshot) => Ok(snapshot),
@@ -56,6 +49,7 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
     if is_fresh {
         context.tracker.observe(&workspace, Sight::of_run(snapshot.clone()), now).await?;
     }
+    call.audit(context, &format!("{} in {}", id.short(), workspace.name)).await?;
     let subscription = Subscription {
         id: uuid::Uuid::now_v7().to_string(),
         scope: Scope::Run { workspace: key.clone(), run: id.clone() },

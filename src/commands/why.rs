@@ -237,13 +237,17 @@ impl Room<'_> {
     fn kept_away(&self, change: &Change, is_missing: bool) -> Vec<String> {
         let line = |subscription: &Arc<Subscription>| {
             let label = self.label(subscription);
-            Some(match subscription.explain(change) {
+            Some(match self.context.tracker.explain(subscription, change) {
                 Match::NotScope => return None,
-                Match::Matched if !is_missing => return None,
+                Match::Matched | Match::NotAllowed if !is_missing => return None,
                 Match::Matched if subscription.created_at >= change.at => {
                     format!("Not posted here: it was seen before {label} began.")
                 }
                 Match::Matched => "What became of it here is not kept any more.".to_owned(),
+                Match::NotAllowed => format!(
+                    "Not allowed any more: {label} may not tell of {} here, by what whoever runs me configured.",
+                    self.workspace.name
+                ),
                 Match::Creator => {
                     let by = words::cut(&words::one_line(&change.run.creator), 40);
                     let creators = list(&subscription.creators);

@@ -148,6 +148,7 @@ pub fn ended(place: &mut Place, mut account: Option<&mut Place>, ended: Ended<'_
             let turns = [returned.map(Turn::Returned), accepts, admitted.map(Turn::Admitted)];
             turns.into_iter().flatten().collect()
         }
+        (Outcome::Withheld { .. }, _) => Vec::new(),
         (Outcome::Reject { reason }, _) => {
             succeeded(place);
             place.closed_until = None;

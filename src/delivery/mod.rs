@@ -70,7 +70,8 @@ pub fn follow_up(outcome: &Outcome, attempt: u32, now: Timestamp, chance: f64) -
         Outcome::Limited { .. } if is_planted(Bug::LimitsKill) => Verdict::Rejected,
         Outcome::Retry { after, .. } => again(*after, false),
         Outcome::Unknown { after, .. } => again(*after, !is_planted(Bug::UnknownIsRetried)),
-        Outcome::Reject { .. } => Verdict::Rejected,
+        // A message of several falls apart, and each is looked at by itself.
+        Outcome::Reject { .. } | Outcome::Withheld { .. } => Verdict::Rejected,
         // Nothing is wrong with the message: it waits for its destination.
         Outcome::Limited { .. } | Outcome::Dead { .. } | Outcome::Denied { .. } => {
             Verdict::Again { at: now, unknown: false }

@@ -17,9 +17,11 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use self::rules::{Outlet, Outlets, Rules};
+use crate::access::Access;
+use crate::audit::Audit;
 use crate::delivery::{self, Verdict};
 use crate::metrics::{AttemptLabels, Metrics, OfChannelKind};
-use crate::model::{Claimed, Clock, Delivery, Destination, Draft, News, Outcome, Timestamp};
+use crate::model::{Claimed, Clock, Decision, Delivery, Destination, Draft, Entry, News, Outcome, Timestamp};
 use crate::planted::{Bug, is_planted};
 use crate::render::{Reader, Rendered};
 use crate::store::{Next, Policy, Room, Settlement, Store, StoreError};
@@ -64,6 +66,10 @@ pub struct Dispatcher {
     store_failed: Mutex<bool>,
     /// Bots whose credentials were refused last: said once.
     denied: Mutex<HashSet<String>>,
+    /// Who may hear of what. None: everybody.
+    rights: Option<(Arc<Access>, Arc<Audit>)>,
+    /// A message has ended.
+    ended: Notify,
 }
 
 impl Dispatcher {
@@ -91,7 +97,16 @@ impl Dispatcher {
             freed: Notify::new(),
             store_failed: Mutex::new(false),
             denied: Mutex::default(),
+            rights: None,
+            ended: Notify::new(),
         }
+    }
+
+    /// What a room may not know of any more is withheld, and written down.
+    #[must_use]
+    pub fn minding(mut self, access: Arc<Access>, audit: Arc<Audit>) -> Dispatcher {
+        self.rights = Some((access, audit));
+        self
     }
 
     /// Begins every message that may leave. Returns when there may be more to do.
@@ -145,6 +160,19 @@ impl Dispatcher {
         self.tasks.reopen();
     }
 
+    /// Resolves when all that is under way now has ended, whatever begins meanwhile.
+    pub async fn passed(&self) {
+        let before: Vec<(Uuid, u32)> = self.under_way().keys().copied().collect();
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if !before.iter().any(|message| self.under_way().contains_key(message)) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     /// Somebody else wrote to the store: look again.
     pub fn wake(&self) {
         self.freed.notify_one();
@@ -156,6 +184,8 @@ impl Dispatcher {
         // A fault of ours must not leave the destination busy for ever.
         let attempt = if heard.elapsed() > FRESH {
             Ok(Outcome::Retry { after: None, reason: "this process stood still before it could send".to_owned() })
+        } else if let Some(outcome) = self.withheld(&claimed, started_at).await {
+            Ok(outcome)
         } else {
             AssertUnwindSafe(self.attempt(&claimed, started_at)).catch_unwind().await
         };
@@ -173,7 +203,39 @@ impl Dispatcher {
         let next = next(verdict);
         self.settle(&Settlement { id, attempt, started_at, ended_at, chance, outcome, next }).await;
         self.under_way().remove(&(id, attempt));
+        self.ended.notify_waiters();
         self.freed.notify_one();
+    }
+
+    /// What of it the room may not know of any more, written down before that ends it. A message of several falls apart,
+    /// so that the others go.
+    async fn withheld(&self, claimed: &Claimed, now: Timestamp) -> Option<Outcome> {
+        let (access, audit) = self.rights.as_ref()?;
+        let to = &claimed.lead.to;
+        let told = std::iter::once(&claimed.lead).chain(&claimed.folded);
+        let change =
+            told.filter_map(|told| told.news.change()).find(|one| !access.may_hear(to, &one.workspace.name))?;
+        if !claimed.folded.is_empty() {
+            let reason = "it held something that this room may not know of any more".to_owned();
+            return Some(Outcome::Withheld { reason });
+        }
+        let entry = Entry {
+            at: now,
+            person: "callboard".to_owned(),
+            room: to.to_string(),
+            action: format!("send {} in {}", change.run.id.short(), change.workspace.name),
+            decision: Decision::Withheld,
+            reason: "workspace".to_owned(),
+            count: 1,
+        };
+        while let Err(error) = audit.record(entry.clone()).await {
+            tracing::debug!(%to, %error, "what is withheld can't be written down yet");
+            if error == StoreError::Broken {
+                break;
+            }
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+        Some(Outcome::Withheld { reason: format!("this room may not know of {} any more", change.workspace.name) })
     }
 
     async fn attempt(&self, claimed: &Claimed, now: Timestamp) -> Outcome {
@@ -245,6 +307,9 @@ impl Dispatcher {
                  retry --to {to}` sends what waits"
             ),
             (Outcome::Denied { reason }, _) => tracing::debug!(%to, reason, "the bot's credentials are refused"),
+            (Outcome::Withheld { reason }, _) => {
+                tracing::warn!(%to, run, about, what, more, attempt, %id, reason, "withheld");
+            }
             // When, is for the destination to say: `callboard deliveries list` knows.
             (Outcome::Limited { reason, .. }, _) => {
                 tracing::warn!(%to, run, about, what, more, attempt, %id, reason, "not delivered yet; the destination waits");

@@ -230,12 +230,15 @@ pub enum Outcome {
     Dead { reason: String },
     /// No room of the bot can be reached: its credentials are refused.
     Denied { reason: String },
+    /// It was not even tried: its room may not know of it any more. Says nothing of the destination.
+    Withheld { reason: String },
     /// It may or may not have arrived (bytes were handed over, no usable answer came).
     Unknown { after: Option<Duration>, reason: String },
 }
 
 impl Outcome {
-    pub const LABELS: [&'static str; 7] = ["delivered", "retry", "limited", "rejected", "dead", "denied", "unknown"];
+    pub const LABELS: [&'static str; 8] =
+        ["delivered", "retry", "limited", "rejected", "dead", "denied", "withheld", "unknown"];
 
     /// It uses up one of the tries that a message has: it is not the destination alone that was in the way.
     pub fn is_try(&self) -> bool {
@@ -251,6 +254,7 @@ impl Outcome {
             Outcome::Reject { .. } => "rejected",
             Outcome::Dead { .. } => "dead",
             Outcome::Denied { .. } => "denied",
+            Outcome::Withheld { .. } => "withheld",
             Outcome::Unknown { .. } => "unknown",
         }
     }
@@ -264,6 +268,7 @@ impl Outcome {
             | Outcome::Reject { reason }
             | Outcome::Dead { reason }
             | Outcome::Denied { reason }
+            | Outcome::Withheld { reason }
             | Outcome::Unknown { reason, .. } => reason,
         }
     }

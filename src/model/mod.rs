@@ -3,6 +3,7 @@
 //! Everything that crosses from one module to another is one of these values. Vendor JSON never gets this far.
 
 mod access;
+mod audit;
 mod changes;
 mod chat;
 mod deliveries;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub use jiff::Timestamp;
 
 pub use access::{Asker, Role};
+pub use audit::{AuditRow, Decision, Denials, Entry, Link, Misfit};
 pub use changes::{Change, ChangeKind, Tone};
 pub use chat::{ArgInfo, Button, CommandInfo, OptionInfo, Reply, Request, Span, Suggestion, Text};
 pub use deliveries::{

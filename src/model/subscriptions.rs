@@ -186,6 +186,8 @@ pub enum Match {
     Stage,
     /// Another kind of change.
     Selector,
+    /// Whoever began it, or its room, may not know of the workspace any more; nothing of the subscription says so.
+    NotAllowed,
 }
 
 impl Subscription {
@@ -335,6 +337,7 @@ mod tests {
                 Match::Creator => of_creator,
                 Match::Stage => of_stage,
                 Match::Selector => selected,
+                Match::NotAllowed => true,
             };
             prop_assert!(!is_wrong, "{:?} says {:?}", subscription, subscription.explain(&change));
         }

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{
-    Change, Claimed, Clock, Delivery, DeliveryState, Destination, Folding, Notice, Outcome, Place, Plan, Queue, RunId,
-    RunState, Subscription, Timestamp, WorkspaceKey,
+    AuditRow, Change, Claimed, Clock, Delivery, DeliveryState, Destination, Entry, Folding, Link, Notice, Outcome,
+    Place, Plan, Queue, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
 };
 use crate::net::DEADLINE;
 use crate::settings::{Problem, Secret, Span};
@@ -245,6 +245,12 @@ pub trait Store: Send + Sync {
     /// Remembers `key` until then. False where it is remembered already: what must happen once has happened.
     async fn once(&self, key: &str, now: Timestamp, until: Timestamp) -> Result<bool, StoreError>;
 
+    /// Appends to the audit log, in this order.
+    async fn audit(&self, entries: &[Entry]) -> Result<(), StoreError>;
+
+    /// Rows of the audit log with the ends of its chain, on one snapshot.
+    async fn audited(&self, filter: &AuditFilter) -> Result<Audited, StoreError>;
+
     /// Fails when the store can't be written.
     async fn probe(&self) -> Result<(), StoreError>;
 
@@ -276,7 +282,8 @@ pub trait Store: Send + Sync {
 
     /// Deletes deliveries that ended before `before`, with their attempts, and older changes that no delivery is left
     /// of; what was created before it and is still open becomes dead. Forgets destinations that nothing
-    /// is owed to and nothing happened to since ([`Place::is_forgettable`]). In small steps, so that nobody waits long. Says
+    /// is owed to and nothing happened to since ([`Place::is_forgettable`]). Rows of the audit log are kept for 370 days
+    /// longer. In small steps, so that nobody waits long. Says
     /// how many deliveries went.
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError>;
 }
@@ -299,6 +306,27 @@ impl Held {
     pub fn all(names: &[String]) -> Held {
         Held { names: names.iter().cloned().collect(), lasts: None, recovered: Vec::new() }
     }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    pub person: Option<String>,
+    /// Only what was not allowed.
+    pub denied: bool,
+    /// Oldest first, behind that number; else newest first.
+    pub after: Option<i64>,
+    /// At most this many rows.
+    pub limit: usize,
+}
+
+/// Part of the audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Audited {
+    pub rows: Vec<AuditRow>,
+    /// Behind the last row that was deleted because of its age.
+    pub anchor: Link,
+    /// Behind the newest row.
+    pub head: Link,
 }
 
 /// What the tracker starts from.

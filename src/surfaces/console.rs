@@ -60,7 +60,7 @@ impl Surface for Console {
             let request = Request { asker: asker(), locale: String::new(), text: line, at: (self.clock)() };
             match inbox.ask(request).await {
                 Ok(Reply { text, .. }) => self.say(&written(&text)),
-                Err(busy) => self.say(&busy.to_string()),
+                Err(refused) => self.say(&refused.to_string()),
             }
         }
     }

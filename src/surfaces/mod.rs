@@ -4,10 +4,11 @@
 pub mod console;
 pub mod dingtalk;
 pub mod discord;
+mod rates;
 pub mod slack;
 pub mod socket;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +17,8 @@ use http::{HeaderMap, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{CommandInfo, Reply, Request, Suggestion, Timestamp};
+use self::rates::{COMMANDS, Rates, Refused, TYPING};
+use crate::model::{CommandInfo, Decision, Denials, Destination, Entry, Reply, Request, Suggestion, Timestamp};
 
 /// Those that rights can be given for.
 pub const NAMES: [&str; 3] = [discord::NAME, slack::NAME, dingtalk::NAME];
@@ -39,9 +41,20 @@ pub trait Hook: Send + Sync {
 /// Requests that wait to be answered, at most.
 pub const INBOX_CAPACITY: usize = 256;
 
-/// The one door for commands. Full means busy, said at once.
+/// The one door for commands. Full means busy, said at once; whoever asks too much is refused before that.
 #[derive(Debug, Clone)]
-pub struct Inbox(mpsc::Sender<Ask>);
+pub struct Inbox {
+    asks: mpsc::Sender<Ask>,
+    door: Arc<Door>,
+}
+
+#[derive(Debug)]
+struct Door {
+    commands: Mutex<Rates>,
+    typing: Mutex<Rates>,
+    /// For the audit log.
+    denials: Arc<Mutex<Denials>>,
+}
 
 /// What comes through the door.
 #[derive(Debug)]
@@ -62,6 +75,12 @@ pub enum Ask {
 pub enum NoAnswer {
     #[error("I am busy with other commands; try again in a few seconds")]
     Busy,
+    /// Said to whom it concerns once.
+    #[error("That is more than I answer at once; ask again in half a minute")]
+    TooMuch,
+    /// They heard it. A surface that need not answer stays silent.
+    #[error("That is still more than I answer at once; wait half a minute")]
+    StillTooMuch,
     #[error("I am being stopped; try again when I am back")]
     Stopping,
     #[error("My memory does not answer just now, so nothing was done; try again in a minute")]
@@ -81,13 +100,28 @@ pub fn backoff(failures: u32, first: Duration, last: Duration, chance: f64) -> D
 
 impl Inbox {
     pub fn new() -> (Inbox, mpsc::Receiver<Ask>) {
-        let (sender, receiver) = mpsc::channel(INBOX_CAPACITY);
-        (Inbox(sender), receiver)
+        let (asks, receiver) = mpsc::channel(INBOX_CAPACITY);
+        let (commands, typing) = (Mutex::new(Rates::new(COMMANDS)), Mutex::new(Rates::new(TYPING)));
+        let door = Door { commands, typing, denials: Arc::default() };
+        (Inbox { asks, door: Arc::new(door) }, receiver)
+    }
+
+    /// Whom it refused is noted there.
+    pub fn denials(&self) -> Arc<Mutex<Denials>> {
+        Arc::clone(&self.door.denials)
     }
 
     pub async fn ask(&self, request: Request) -> Result<Reply, NoAnswer> {
+        if let Err(refused) = admit(&self.door.commands, &request) {
+            self.door.denials.lock().unwrap_or_else(PoisonError::into_inner).note(denied(&request));
+            return Err(match refused {
+                Refused::TooMuch => NoAnswer::TooMuch,
+                Refused::Still => NoAnswer::StillTooMuch,
+                Refused::Busy => NoAnswer::Busy,
+            });
+        }
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Ask::Command { request, reply }).map_err(|error| match error {
+        self.asks.try_send(Ask::Command { request, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NoAnswer::Busy,
             mpsc::error::TrySendError::Closed(_) => NoAnswer::Stopping,
         })?;
@@ -97,10 +131,33 @@ impl Inbox {
     /// Empty when nothing matches, or nothing was found within `patience`.
     pub async fn suggest(&self, request: Request, patience: Duration) -> Vec<Suggestion> {
         let (reply, answer) = oneshot::channel();
-        if self.0.try_send(Ask::Suggest { request, reply }).is_err() {
+        let asked =
+            admit(&self.door.typing, &request).is_ok() && self.asks.try_send(Ask::Suggest { request, reply }).is_ok();
+        if !asked {
             return Vec::new();
         }
         tokio::time::timeout(patience, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+/// Whoever sits at the terminal has the service for themselves.
+fn admit(rates: &Mutex<Rates>, request: &Request) -> Result<(), Refused> {
+    if request.asker.surface == console::NAME {
+        return Ok(());
+    }
+    rates.lock().unwrap_or_else(PoisonError::into_inner).take(&request.asker, request.at)
+}
+
+fn denied(request: &Request) -> Entry {
+    let (surface, room) = (request.asker.surface.clone(), request.asker.room.clone());
+    Entry {
+        at: request.at,
+        person: request.asker.person(),
+        room: Destination::Room { surface, room }.to_string(),
+        action: "ask".to_owned(),
+        decision: Decision::Denied,
+        reason: "rate".to_owned(),
+        count: 1,
     }
 }
 

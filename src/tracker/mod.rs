@@ -18,10 +18,11 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::loading::Reached;
+use crate::access::Access;
 use crate::diff::{self, Context, Step};
 use crate::metrics::{Metrics, OfKind};
 use crate::model::{
-    Change, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey, elapsed,
+    Change, Match, RunId, RunState, Scope, Snapshot, Subscription, Timestamp, Workspace, WorkspaceKey, elapsed,
 };
 use crate::planted::{Bug, is_planted};
 use crate::sources::Listing;
@@ -50,6 +51,7 @@ pub struct Tracker {
     link: Link,
     spans: Spans,
     metrics: Arc<Metrics>,
+    access: Arc<Access>,
     /// From the configuration; never in the store.
     standing: Vec<Arc<Subscription>>,
     runs: DashMap<(WorkspaceKey, RunId), Arc<RunState>>,
@@ -154,6 +156,7 @@ impl Tracker {
             link,
             spans,
             metrics,
+            access: Arc::default(),
             standing: standing.into_iter().map(Arc::new).collect(),
             runs: DashMap::new(),
             workspaces: DashMap::new(),
@@ -284,7 +287,8 @@ impl Tracker {
         for change in changes {
             let first = owed.len();
             for subscription in self.interested(&change.workspace.key(), &change.run.id) {
-                if !subscription.matches(change) || (is_planted(Bug::OneSubscriptionOnly) && owed.len() > first) {
+                let is_asked = self.explain(&subscription, change) == Match::Matched;
+                if !is_asked || (is_planted(Bug::OneSubscriptionOnly) && owed.len() > first) {
                     continue;
                 }
                 let mut of_change = owed.iter_mut().skip(first);

@@ -4,9 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Freshness, Tracker, is_followed};
-use crate::model::{Destination, RunId, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
+use crate::access::Access;
+use crate::model::{Change, Destination, Match, RunId, RunState, Scope, Subscription, Timestamp, WorkspaceKey};
 
 impl Tracker {
+    /// Subscriptions owe only what these rules still allow.
+    #[must_use]
+    pub fn allowing(mut self, access: Arc<Access>) -> Tracker {
+        self.access = access;
+        self
+    }
+
     pub fn state(&self, workspace: &WorkspaceKey, run: &RunId) -> Option<Arc<RunState>> {
         self.runs.get(&(workspace.clone(), run.clone())).map(|state| state.clone())
     }
@@ -130,9 +138,22 @@ impl Tracker {
         found.iter().find(|own| own.to == other.to && own.template == other.template).cloned()
     }
 
+    /// As [`Subscription::explain`], by the rights of now.
+    pub fn explain(&self, subscription: &Subscription, change: &Change) -> Match {
+        match subscription.explain(change) {
+            Match::Matched if !self.access.still_allows(subscription, &change.workspace.name) => Match::NotAllowed,
+            found => found,
+        }
+    }
+
     /// What a destination has subscribed to, oldest first.
     pub fn in_destination(&self, to: &Destination) -> Vec<Arc<Subscription>> {
         in_order(self.subscriptions.iter().filter(|entry| entry.to == *to).map(|entry| entry.value().clone()).collect())
+    }
+
+    /// How many of them a person began ([`Subscription::by`]), in all rooms, and has not stopped.
+    pub fn count_of(&self, person: &str) -> usize {
+        self.subscriptions.iter().filter(|one| one.by == person && one.stopped.is_none()).count()
     }
 }
 

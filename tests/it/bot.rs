@@ -23,7 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use callboard::app::{self, App, Outages, Terminal};
+use callboard::access;
+use callboard::app::{self, App, Outages, Reload, Terminal};
 use callboard::commands::{self, CATALOG};
 use callboard::config::{self, Config};
 use callboard::demo::dataworks::{RunSpec, World, serve};
@@ -31,7 +32,7 @@ use callboard::dispatcher::Dispatcher;
 use callboard::http::Pages;
 use callboard::metrics::Metrics;
 use callboard::model::{
-    Asker, Clock, Delivery, DeliveryState, Destination, News, Place, Plan, Queue, Request, RunId, Subscription,
+    Asker, Clock, Delivery, DeliveryState, Destination, Match, News, Place, Plan, Queue, Request, RunId, Subscription,
     Timestamp, Workspace,
 };
 use callboard::poller::Poller;
@@ -39,7 +40,7 @@ use callboard::store::{
     self, Announcement, DeliveryFilter, DeliveryRow, Policy, Role, Settlement, Store, StoreError, Told,
 };
 use callboard::surfaces::discord::{Discord, Timing};
-use callboard::surfaces::{Inbox, Surface, console, dingtalk};
+use callboard::surfaces::{Inbox, NoAnswer, Surface, console, dingtalk};
 use callboard::tracker::Tracker;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -170,6 +171,8 @@ struct Life {
     outages: Arc<Outages>,
     metrics: Arc<Metrics>,
     inbox: Inbox,
+    commands: Arc<commands::Context>,
+    reload: Arc<Reload>,
     workspaces: Vec<Workspace>,
     pages: Arc<Pages>,
     typed: mpsc::Sender<String>,
@@ -256,7 +259,20 @@ impl Bot {
         let (config, screen, gateway) = (self.config.clone(), Arc::clone(&self.terminal), self.setup.gateway);
         let building = runtime.spawn(build(config, screen, clock, gateway));
         let (parts, typed, site) = building.await.expect("the bot does not panic");
-        let App { store, tracker, poller, dispatcher, outages, metrics, inbox, workspaces, pages, .. } = parts;
+        let App {
+            store,
+            tracker,
+            poller,
+            dispatcher,
+            outages,
+            metrics,
+            inbox,
+            workspaces,
+            pages,
+            commands,
+            reload,
+            ..
+        } = parts;
         let runtime = Some(runtime);
         self.life = Some(Life {
             runtime,
@@ -268,6 +284,8 @@ impl Bot {
             outages,
             metrics,
             inbox,
+            commands,
+            reload,
             workspaces,
             pages,
             typed,
@@ -314,6 +332,24 @@ impl Bot {
         Arc::clone(&self.life().tracker)
     }
 
+    pub fn commands(&self) -> Arc<commands::Context> {
+        Arc::clone(&self.life().commands)
+    }
+
+    /// Somebody writes other rules of access into the file and tells the service; done when it says so.
+    pub async fn reload(&mut self, entries: Vec<access::Settings>) {
+        self.config.access = entries;
+        let (reload, config) = (Arc::clone(&self.life().reload), self.config.clone());
+        self.within(async move { reload.take(Ok(config)).await }).await;
+    }
+
+    /// Somebody tells the service to look at a file that is broken.
+    pub async fn reload_broken(&self) {
+        let reload = Arc::clone(&self.life().reload);
+        let broken = config::parse("the test", "[[access]]\nrooms = 1", []);
+        self.within(async move { reload.take(broken).await }).await;
+    }
+
     pub fn dispatcher(&self) -> Arc<Dispatcher> {
         Arc::clone(&self.life().dispatcher)
     }
@@ -332,10 +368,12 @@ impl Bot {
     pub async fn keep_house(&self) {
         let (tracker, dispatcher) = (self.tracker(), self.dispatcher());
         let (poller, outages, now) = (Arc::clone(&self.life().poller), Arc::clone(&self.life().outages), self.now());
+        let commands = self.commands();
         self.within(async move {
             app::take_over(&tracker, &poller, &dispatcher, now).await?;
             tracker.keep_sight().await?;
-            outages.look(now).await
+            outages.look(now).await?;
+            commands.audit.flush(now).await
         })
         .await
         .unwrap();
@@ -447,26 +485,21 @@ impl Bot {
     /// Somebody types a command in a room of Discord (`discord:1`) or DingTalk (`dingtalk:cid1`), or in the terminal
     /// (`console`).
     pub async fn say(&self, room: &str, text: &str) -> Answer {
+        // A person for each room: what one of them may ask is bounded.
+        let user = room.split_once(':').map_or("7".to_owned(), |(_, room)| format!("7{room}"));
+        self.say_as(&user, room, text).await
+    }
+
+    /// The same by the person with that id.
+    pub async fn say_as(&self, user: &str, room: &str, text: &str) -> Answer {
         match room.split_once(':') {
-            Some(("discord", room)) if self.setup.gateway => self.say_in_discord(room, text).await,
-            Some(("slack", room)) if self.setup.slack.is_some() => self.say_in_slack(room, text).await,
-            Some(("dingtalk", room)) => Answer { text: self.dingtalk.say(room, "7", text).await, private: false },
+            Some(("discord", room)) if self.setup.gateway => self.say_in_discord(user, room, text).await,
+            Some(("slack", room)) if self.setup.slack.is_some() => self.say_in_slack(user, room, text).await,
+            Some(("dingtalk", room)) => Answer { text: self.dingtalk.say(room, user, text).await, private: false },
             Some((surface, room)) => {
-                let request = Request {
-                    asker: Asker {
-                        surface: surface.to_owned(),
-                        room: room.to_owned(),
-                        user: "7".to_owned(),
-                        roles: Vec::new(),
-                    },
-                    locale: String::new(),
-                    text: text.to_owned(),
-                    at: self.now(),
-                };
-                let inbox = self.life().inbox.clone();
-                let reply = self.within(async move { inbox.ask(request).await }).await.unwrap();
-                let text = anstream::adapter::strip_str(&console::written(&reply.text)).to_string();
-                Answer { text, private: reply.private }
+                let (surface, room) = (surface.to_owned(), room.to_owned());
+                let asker = Asker { surface, room, user: user.to_owned(), roles: Vec::new() };
+                self.ask(asker, text).await.unwrap()
             }
             None => {
                 let before = self.terminal.answers();
@@ -476,20 +509,41 @@ impl Bot {
         }
     }
 
-    async fn say_in_discord(&self, room: &str, text: &str) -> Answer {
+    pub async fn ask(&self, asker: Asker, text: &str) -> Result<Answer, NoAnswer> {
+        let request = Request { asker, locale: String::new(), text: text.to_owned(), at: self.now() };
+        let inbox = self.life().inbox.clone();
+        let reply = self.within(async move { inbox.ask(request).await }).await?;
+        let text = anstream::adapter::strip_str(&console::written(&reply.text)).to_string();
+        Ok(Answer { text, private: reply.private })
+    }
+
+    /// All of these ask at once. What each hears, in that order.
+    pub async fn flood(&self, askers: Vec<(Asker, &'static str)>) -> Vec<Result<(), NoAnswer>> {
+        let (inbox, at) = (self.life().inbox.clone(), self.now());
+        let request =
+            |(asker, text): (Asker, &str)| Request { asker, locale: String::new(), text: text.to_owned(), at };
+        let requests: Vec<Request> = askers.into_iter().map(request).collect();
+        self.within(async move {
+            let asks = requests.into_iter().map(|request| inbox.ask(request));
+            futures_util::future::join_all(asks).await.into_iter().map(|answer| answer.map(drop)).collect()
+        })
+        .await
+    }
+
+    async fn say_in_discord(&self, user: &str, room: &str, text: &str) -> Answer {
         let mut words = text.trim_start_matches('/').split_whitespace();
         let name = words.next().unwrap_or_default();
         let info = CATALOG.iter().find(|info| info.name == name);
         let info = info.unwrap_or_else(|| panic!("Discord lets nobody type /{name}: it is not registered"));
         let options: Vec<(&str, &str)> = info.args.iter().map(|arg| arg.name).zip(words).collect();
-        let seen = self.discord.slash(room, "1600000000000000001", name, &options).await;
+        let seen = self.discord.slash(room, user, name, &options).await;
         Answer { text: readable(&seen.text), private: seen.ephemeral }
     }
 
-    async fn say_in_slack(&self, room: &str, text: &str) -> Answer {
+    async fn say_in_slack(&self, user: &str, room: &str, text: &str) -> Answer {
         let (command, rest) = text.split_once(' ').unwrap_or((text, ""));
         assert!(!["/status", "/mute", "/help"].contains(&command), "at Slack {command} is Slack's own");
-        let said = self.slack.slash(self.site(), room, "U7", command, rest, self.now()).await;
+        let said = self.slack.slash(self.site(), room, &format!("U{user}"), command, rest, self.now()).await;
         let seen = said.answered().await;
         Answer { text: seen.text, private: seen.ephemeral }
     }
@@ -575,6 +629,8 @@ impl Bot {
         };
         let runs: Vec<_> = self.life().workspaces.iter().flat_map(of_world).collect();
         let standing = self.config.standing(self.now());
+        let tracker_now = self.tracker();
+        let allowed = |one: &Subscription, change: &_| tracker_now.explain(one, change) == Match::Matched;
         let (rows, ledger, histories, watches) = self
             .within(async move {
                 let filter = DeliveryFilter { limit: 100_000, ..DeliveryFilter::default() };
@@ -598,7 +654,7 @@ impl Bot {
         for Told { change, deliveries } in &histories {
             let is_later = |one: &&Subscription| one.created_at < change.at;
             let watches = watches.iter().filter(is_later);
-            for asks in standing.iter().chain(watches).filter(|one| one.matches(change)) {
+            for asks in standing.iter().chain(watches).filter(|one| allowed(one, change)) {
                 let of_it = deliveries.iter().filter(|(row, _)| row.subscriptions.contains(&asks.id));
                 let (kind, run) = (change.kind.name(), &change.run.id);
                 assert_eq!(of_it.count(), 1, "{kind} ({}) of {run} is owed to {}, once", change.sequence, asks.to);

@@ -3,6 +3,8 @@
 //! ```text
 //! # what this is about
 //! ~ channels team=slack ops=dingtalk         standing subscriptions on everything; only as the first step
+//! ~ workspaces finance                       beside warehouse; only as the first step
+//! ~ access rooms=1 workspaces=warehouse viewers=* watchers=bob | rooms=2 …     from now on
 //! ~ run 7b1e04c2 begins: orders_daily v12
 //! alice@discord#1> /watch 7b1e04c2           somebody types a command in room 1 of Discord
 //! bot> Watching …                            the answer, which the room sees
@@ -28,6 +30,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use callboard::access;
 use callboard::demo::dataworks::{Fault, RunSpec};
 use callboard::model::{RunId, Status};
 
@@ -100,7 +103,11 @@ impl Conversation {
         let dingtalk = written.contains("@dingtalk#");
         let setup = if channels.is_empty() { Setup::with(&[]) } else { Setup::standing(&channels) };
         let setup = if written.contains("@slack#") { setup.with_slack() } else { setup };
-        let bot = Bot::start(Setup { gateway, dingtalk, ..setup }).await;
+        let mut setup = Setup { gateway, dingtalk, ..setup };
+        if written.contains("~ workspaces finance\n") {
+            setup.workspaces.push(("finance", PROJECT + 1));
+        }
+        let bot = Bot::start(setup).await;
         bot.turn().await;
         let mut rooms: Vec<String> = Vec::new();
         for room in written.lines().filter_map(|line| Some(speaker(line)?.0.split_once('@')?.1)) {
@@ -115,7 +122,7 @@ impl Conversation {
                 conversation.step(step).await;
             } else if let Some((who, text)) = speaker(line) {
                 let (person, room) = who.split_once('@').unwrap_or_else(|| panic!("{name}: who says {line:?}?"));
-                let answer = conversation.bot.say(&place(room), text).await;
+                let answer = conversation.bot.say_as(&user(person), &place(room), text).await;
                 let to = if answer.private { format!("bot (only to {person})> ") } else { "bot> ".to_owned() };
                 conversation.write(&format!("{to}{}", indented(&answer.text)));
             }
@@ -135,7 +142,8 @@ impl Conversation {
     async fn step(&mut self, step: &str) {
         let words: Vec<&str> = step.split_whitespace().collect();
         match words.as_slice() {
-            ["channels", ..] => {}
+            ["channels" | "workspaces", ..] => {}
+            ["access", entries @ ..] => self.bot.reload(entries.split(|word| *word == "|").map(entry).collect()).await,
             ["run", id, rest @ ..] => {
                 self.run(&run(id), rest, step);
                 self.bot.turn().await;
@@ -182,6 +190,34 @@ impl Conversation {
 /// `alice@discord#1> /watches`
 fn speaker(line: &str) -> Option<(&str, &str)> {
     line.split_once("> ").filter(|(who, _)| who.contains('@') && !who.contains(' '))
+}
+
+/// The id of somebody.
+fn user(person: &str) -> String {
+    let number: u64 = person.bytes().take(6).fold(1, |number, byte| number * 100 + u64::from(byte % 100));
+    number.to_string()
+}
+
+/// `rooms=1 workspaces=warehouse viewers=* watchers=bob`
+fn entry(words: &[&str]) -> access::Settings {
+    let list = |key: &str| -> Vec<String> {
+        let found = words.iter().filter_map(|word| word.split_once('=')).find(|(name, _)| *name == key);
+        found.map(|(_, list)| list.split(',').map(str::to_owned).collect()).unwrap_or_default()
+    };
+    let people = |key: &str| {
+        let who = |name: String| if name == "*" { name } else { format!("user:{}", user(&name)) };
+        list(key).into_iter().map(who).collect::<Vec<_>>()
+    };
+    access::Settings {
+        surface: "discord".to_owned(),
+        rooms: list("rooms"),
+        workspaces: list("workspaces"),
+        viewers: people("viewers"),
+        watchers: people("watchers"),
+        moderators: people("moderators"),
+        admins: people("admins"),
+        channels: list("channels"),
+    }
 }
 
 /// `team=slack`

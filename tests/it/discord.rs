@@ -232,14 +232,15 @@ async fn an_answer_that_never_comes_is_said_to_the_asker() {
 async fn a_full_inbox_is_said_to_the_asker() {
     let discord = FakeDiscord::start().await;
     let bot = Bot::start(&discord, brisk());
+    // Each by somebody else, and none too soon after the other.
     let others: Vec<_> = (0..INBOX_CAPACITY)
-        .map(|_| {
+        .map(|number| {
             let inbox = bot.inbox.clone();
             let request = Request {
-                asker: Asker { surface: "test".to_owned(), ..Asker::default() },
+                asker: Asker { user: number.to_string(), room: number.to_string(), ..Asker::default() },
                 locale: String::new(),
                 text: "help".to_owned(),
-                at: jiff::Timestamp::UNIX_EPOCH,
+                at: jiff::Timestamp::from_second(i64::try_from(number).unwrap()).unwrap(),
             };
             tokio::spawn(async move { inbox.ask(request).await })
         })

@@ -26,6 +26,7 @@ mod postgres;
 mod process;
 mod races;
 mod results;
+mod rights;
 mod simulation;
 mod sink;
 mod slack;

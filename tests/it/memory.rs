@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use callboard::model::{
-    Claimed, Clock, Delivery, DeliveryState, Destination, Folding, MOST_COUNTED, MOST_FOLDED, News, Place, Plan, Queue,
-    RunId, RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
+    AuditRow, Claimed, Clock, Decision, Delivery, DeliveryState, Destination, Entry, Folding, Link, MOST_COUNTED,
+    MOST_FOLDED, News, Place, Plan, Queue, RunId, RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
 };
 use callboard::planted::{Bug, is_planted};
 use callboard::store::{
-    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Ledger, Loaded, Moved, Moves, Next, Overview,
-    PlaceRow, Policy, Poll, Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told, WorkspaceState,
+    Announcement, Attempt, AuditFilter, Audited, Claims, DeliveryFilter, DeliveryRow, Held, Ledger, Loaded, Moved, Moves,
+    Next, Overview, PlaceRow, Policy, Poll, Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told,
+    WorkspaceState,
 };
 use uuid::Uuid;
 
@@ -157,6 +158,32 @@ impl Store for MemoryStore {
             Ok(is_new)
         })
     }
+    async fn audit(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        self.verb("audit", |truth| {
+            for entry in entries {
+                let entry = Entry { at: ms(entry.at), ..entry.clone() };
+                truth.audit.push(truth.audit_head.append(entry));
+                truth.audit_head = truth.audit.last().unwrap().link();
+            }
+            Ok(())
+        })
+    }
+    async fn audited(&self, filter: &AuditFilter) -> Result<Audited, StoreError> {
+        self.verb("audited", |truth| {
+            let AuditFilter { person, denied, after, limit } = filter;
+            let is_meant = |row: &&AuditRow| {
+                person.as_ref().is_none_or(|person| *person == row.entry.person)
+                    && !(*denied && row.entry.decision == Decision::Allowed)
+                    && after.is_none_or(|after| row.number > after)
+            };
+            let mut rows: Vec<AuditRow> = truth.audit.iter().filter(is_meant).cloned().collect();
+            if after.is_none() {
+                rows.reverse();
+            }
+            rows.truncate(*limit);
+            Ok(Audited { rows, anchor: truth.audit_anchor.clone(), head: truth.audit_head.clone() })
+        })
+    }
     async fn places(&self) -> Result<Vec<PlaceRow>, StoreError> {
         self.verb("places", |truth| Ok(truth.places()))
     }
@@ -240,6 +267,9 @@ pub struct Truth {
     pub merged: u64,
     /// What must happen once, and until when that is remembered.
     pub seen: BTreeMap<String, Timestamp>,
+    pub audit: Vec<AuditRow>,
+    pub audit_anchor: Link,
+    pub audit_head: Link,
     /// Of all processes.
     pub writes: u64,
 }
@@ -966,6 +996,10 @@ impl Truth {
 
     fn prune(&mut self, before: Timestamp) -> u64 {
         let before = ms(before);
+        let audited_before = before - std::time::Duration::from_secs(370 * 86_400);
+        while self.audit.first().is_some_and(|row| row.entry.at < audited_before) {
+            self.audit_anchor = self.audit.remove(0).link();
+        }
         let last = self.changes.values().max_by_key(|kept| kept.recorded).map(|kept| ms(kept.news.at()));
         let shown = before + std::time::Duration::from_secs(7 * 86_400);
         let at = last.map_or(shown, |last| last.max(shown));

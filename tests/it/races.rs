@@ -87,6 +87,12 @@ impl Store for Holding {
     async fn once(&self, key: &str, now: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
         self.inner.once(key, now, until).await
     }
+    async fn audit(&self, entries: &[callboard::model::Entry]) -> Result<(), StoreError> {
+        self.inner.audit(entries).await
+    }
+    async fn audited(&self, filter: &store::AuditFilter) -> Result<store::Audited, StoreError> {
+        self.inner.audited(filter).await
+    }
     async fn places(&self) -> Result<Vec<PlaceRow>, StoreError> {
         self.inner.places().await
     }

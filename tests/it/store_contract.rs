@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callboard::model::{
-    ChangeKind, Claimed, DeliveryState, Destination, Folding, MOST_FOLDED, News, Outcome, Place, Plan, RunState, Scope,
-    Selector, Status, Subscription,
+    ChangeKind, Claimed, Decision, DeliveryState, Destination, Entry, Folding, MOST_FOLDED, Misfit, News, Outcome,
+    Place, Plan, RunState, Scope, Selector, Status, Subscription,
 };
 use callboard::store::{
-    Claims, DeliveryFilter, Loaded, Moves, NewDelivery, Next, Poll, Recorded, Room, Settlement, StoreError, Subscribed,
-    WorkspaceState,
+    AuditFilter, Audited, Claims, DeliveryFilter, Loaded, Moves, NewDelivery, Next, Poll, Recorded, Room, Settlement,
+    StoreError, Subscribed, WorkspaceState,
 };
 use uuid::Uuid;
 
@@ -54,6 +54,7 @@ on_every_store! {
     what_ended_long_ago_is_pruned_and_nothing_else,
     what_a_dead_process_was_sending_is_unknown_and_sent_again,
     what_must_happen_once_is_remembered_over_restarts_until_its_time,
+    the_audit_log_is_one_chain_over_restarts_and_forgets_only_its_old_end,
     a_guest_writes_beside_the_owner_who_hears_of_it,
     many_tasks_write_at_once_and_each_hears_its_own_answer,
     what_is_urgent_goes_first_and_takes_what_stands_before_it_along,
@@ -125,6 +126,57 @@ async fn what_must_happen_once_is_remembered_over_restarts_until_its_time(scene:
     assert_eq!((again, other), (false, true), "until its time, and nobody else's");
     let later = scene.store.once("slack:1", at(301), at(601)).await.unwrap();
     assert!(later, "its time has passed, and asking again has not made it longer");
+}
+
+async fn the_audit_log_is_one_chain_over_restarts_and_forgets_only_its_old_end(scene: Scene) {
+    let days = |days: i64| at(days * 86_400);
+    let entry = |person: &str, decision, when| Entry {
+        at: when,
+        person: person.to_owned(),
+        room: "discord:1".to_owned(),
+        action: "watch 7b1e04c2 in warehouse".to_owned(),
+        decision,
+        reason: "Grund \u{1f511}".to_owned(),
+        count: 3,
+    };
+    let written = [
+        entry("discord:7", Decision::Allowed, days(0)),
+        entry("discord:8", Decision::Denied, days(1)),
+        entry("discord:7", Decision::Withheld, days(2)),
+    ];
+    let verify = |log: &Audited| -> Result<(), Misfit> {
+        let end = log.rows.iter().try_fold(log.anchor.clone(), |link, row| link.follow(row))?;
+        end.ends_at(&log.head)
+    };
+    let all = AuditFilter { after: Some(0), limit: 100, ..AuditFilter::default() };
+    assert_eq!(verify(&scene.store.audited(&all).await.unwrap()), Ok(()), "an empty log is one too");
+    scene.store.audit(&written[..2]).await.unwrap();
+    let scene = scene.reopen().await;
+    scene.store.audit(&written[2..]).await.unwrap();
+    let log = scene.store.audited(&all).await.unwrap();
+    assert_eq!(log.rows.iter().map(|row| row.entry.clone()).collect::<Vec<_>>(), written);
+    assert_eq!(verify(&log), Ok(()));
+    let numbers = |filter: AuditFilter| {
+        let store = Arc::clone(&scene.store);
+        async move { store.audited(&filter).await.unwrap().rows.iter().map(|row| row.number).collect::<Vec<_>>() }
+    };
+    assert_eq!(numbers(AuditFilter { limit: 2, ..AuditFilter::default() }).await, [3, 2], "newest first");
+    assert_eq!(numbers(AuditFilter { after: Some(1), limit: 1, ..AuditFilter::default() }).await, [2]);
+    assert_eq!(numbers(AuditFilter { denied: true, limit: 9, ..AuditFilter::default() }).await, [3, 2]);
+    let of_one = AuditFilter { person: Some("discord:7".to_owned()), limit: 9, ..AuditFilter::default() };
+    assert_eq!(numbers(of_one.clone()).await, [3, 1]);
+    assert_eq!(numbers(AuditFilter { denied: true, ..of_one }).await, [3]);
+
+    scene.store.prune(days(370)).await.unwrap();
+    assert_eq!(numbers(all.clone()).await, [1, 2, 3], "they are kept for 400 days");
+    scene.store.prune(days(372)).await.unwrap();
+    let log = scene.store.audited(&all).await.unwrap();
+    assert_eq!((log.rows.len(), log.anchor.number, verify(&log)), (1, 2, Ok(())));
+    scene.store.prune(days(9_000)).await.unwrap();
+    let scene = scene.reopen().await;
+    scene.store.audit(&written[..1]).await.unwrap();
+    let log = scene.store.audited(&all).await.unwrap();
+    assert_eq!((log.rows.len(), log.head.number, verify(&log)), (1, 4, Ok(())), "the chain goes on");
 }
 
 async fn a_poll_computed_from_an_old_state_writes_nothing(scene: Scene) {

@@ -106,7 +106,7 @@ fn assert_none(what: &str, found: &[String]) {
 const FLOORS: &[&[&str]] = &[
     &["model", "metrics", "net", "settings", "text", "planted"],
     &["sources", "channels", "surfaces", "store", "render", "delivery", "schedule", "diff", "access"],
-    &["tracker", "meter", "fate"],
+    &["tracker", "meter", "fate", "audit"],
     &["poller", "dispatcher", "commands", "http", "demo"],
     // composes the settings of everything below
     &["config"],
@@ -143,6 +143,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "audit",
             "check",
             "completions",
             "deliveries",

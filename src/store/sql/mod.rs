@@ -3,6 +3,7 @@
 //! They rely on one thing: no two transactions that write overlap. So what one reads holds until it commits, and none
 //! has to be tried again. An engine that many processes share takes a lock of its own for that.
 
+mod audits;
 mod claims;
 mod moving;
 mod prunes;
@@ -29,10 +30,10 @@ pub use self::settles::recover;
 use self::statements as sql;
 pub use self::writer::Writer;
 use super::{
-    Announcement, Attempt, Claims, DeliveryFilter, DeliveryRow, Held, Loaded, Moved, Overview, PlaceRow, Policy, Poll,
-    Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told,
+    Announcement, Attempt, AuditFilter, Audited, Claims, DeliveryFilter, DeliveryRow, Held, Loaded, Moved, Overview,
+    PlaceRow, Policy, Poll, Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told,
 };
-use crate::model::{Clock, Destination, RunId, RunState, Subscription, Timestamp, WorkspaceKey};
+use crate::model::{Clock, Destination, Entry, RunId, RunState, Subscription, Timestamp, WorkspaceKey};
 
 /// Rows that one transaction of [`Store::prune`] deletes.
 const PRUNED_AT_ONCE: i64 = 500;
@@ -219,6 +220,16 @@ impl<E: Engine> Store for Database<E> {
         self.write(move |session| writes::once(session, &key, now, until)).await
     }
 
+    async fn audit(&self, entries: &[Entry]) -> Answer<()> {
+        let entries = entries.to_vec();
+        self.write(move |session| audits::append(session, &entries)).await
+    }
+
+    async fn audited(&self, filter: &AuditFilter) -> Answer<Audited> {
+        let filter = filter.clone();
+        self.read(move |session| audits::read(session, &filter)).await
+    }
+
     async fn probe(&self) -> Answer<()> {
         self.0.probe().await
     }
@@ -267,6 +278,7 @@ impl<E: Engine> Store for Database<E> {
         let deleted = self.prune_by(sql::FIND_OLD_DELIVERIES, prunes::delete_deliveries, before).await?;
         self.prune_by(sql::FIND_OLD_CHANGES, prunes::delete_changes, before).await?;
         self.write(move |session| prunes::forget_places(session, before)).await?;
+        while self.write(move |session| audits::prune(session, before, PRUNED_AT_ONCE)).await? > 0 {}
         Ok(deleted)
     }
 }

@@ -407,6 +407,20 @@ pub const COUNT_CHANGES: &str = "SELECT count(*) FROM changes";
 
 pub const COUNT_SUBSCRIPTIONS: &str = "SELECT count(*) FROM subscriptions";
 
+pub const AUDIT_END: &str = "SELECT number, hash FROM audit_ends WHERE name = ?1";
+
+pub const PUT_AUDIT_END: &str = "UPDATE audit_ends SET number = ?2, hash = ?3 WHERE name = ?1";
+
+pub const INSERT_AUDIT: &str = "
+    INSERT INTO audit (number, at, person, room, action, decision, reason, count, hash)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+pub const AUDIT_COLUMNS: &str = "SELECT number, at, person, room, action, decision, reason, count, hash FROM audit";
+
+pub const OLDEST_AUDITED: &str = "SELECT number, at, hash FROM audit ORDER BY number LIMIT ?1";
+
+pub const DELETE_AUDITED: &str = "DELETE FROM audit WHERE number <= ?1";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,7 +446,8 @@ mod tests {
         MARK_HEAD, COUNT_IN_FLIGHT, HEAD, PREFIX, FOLDABLE_QUEUES, DELIVERY, BIND,
         BOUND, CLAIM, PLACE, DROP_PLACE, SETTLE_ATTEMPT, BY_EXACT_ID, AGAIN, END, ALONE, UNFOLD, END_BOUND,
         FREE_BOUND, UNFOLD_FROM, MAY_BE_TOLD, RETRY, MAKE_DUE, OPEN_BETWEEN, NEWEST_CHANGES, ATTEMPTS, OLDEST_OPEN, IS_EXPIRED,
-        DELETE_OLD_DELIVERY, DELETE_TOLD, COUNT_DELETED, DELETE_OLD_CHANGE, LEDGER,
+        DELETE_OLD_DELIVERY, DELETE_TOLD, COUNT_DELETED, DELETE_OLD_CHANGE, LEDGER, AUDIT_END, PUT_AUDIT_END,
+        DELETE_AUDITED,
     ];
 
     /// All others.
@@ -443,7 +458,8 @@ mod tests {
         ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
         PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION,
         RECOVER_ATTEMPTS, RECOVER_DELIVERIES, LAST_RECORDED, FIND_EXPIRED, FIND_OLD_DELIVERIES,
-        FIND_OLD_CHANGES, COUNT_BY_STATE, COUNT_TOLD, COUNT_CHANGES, COUNT_SUBSCRIPTIONS,
+        FIND_OLD_CHANGES, COUNT_BY_STATE, COUNT_TOLD, COUNT_CHANGES, COUNT_SUBSCRIPTIONS, INSERT_AUDIT, AUDIT_COLUMNS,
+        OLDEST_AUDITED,
     ];
 
     fn with_endings() -> [String; 3] {

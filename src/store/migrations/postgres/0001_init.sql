@@ -195,3 +195,25 @@ CREATE TABLE seen (
 );
 
 CREATE INDEX seen_until ON seen (until);
+
+-- who was allowed or denied what; the hash of each row is over the one before it too
+CREATE TABLE audit (
+    number   BIGINT PRIMARY KEY,
+    at       BIGINT NOT NULL,
+    person   TEXT COLLATE "C" NOT NULL,
+    room     TEXT COLLATE "C" NOT NULL,
+    action   TEXT NOT NULL,
+    decision TEXT COLLATE "C" NOT NULL CHECK (decision IN ('allowed', 'denied', 'withheld')),
+    reason   TEXT COLLATE "C" NOT NULL,
+    count    BIGINT NOT NULL,
+    hash     TEXT COLLATE "C" NOT NULL
+);
+
+-- 'anchor': the last row that was deleted because of its age; 'head': the newest
+CREATE TABLE audit_ends (
+    name   TEXT COLLATE "C" PRIMARY KEY CHECK (name IN ('anchor', 'head')),
+    number BIGINT NOT NULL,
+    hash   TEXT COLLATE "C" NOT NULL
+);
+
+INSERT INTO audit_ends VALUES ('anchor', 0, ''), ('head', 0, '');

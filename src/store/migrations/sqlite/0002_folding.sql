@@ -105,3 +105,25 @@ CREATE TABLE seen (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX seen_until ON seen (until);
+
+-- who was allowed or denied what; the hash of each row is over the one before it too
+CREATE TABLE audit (
+    number   INTEGER PRIMARY KEY,
+    at       INTEGER NOT NULL,
+    person   TEXT NOT NULL,
+    room     TEXT NOT NULL,
+    action   TEXT NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('allowed', 'denied', 'withheld')),
+    reason   TEXT NOT NULL,
+    count    INTEGER NOT NULL,
+    hash     TEXT NOT NULL
+) STRICT;
+
+-- 'anchor': the last row that was deleted because of its age; 'head': the newest
+CREATE TABLE audit_ends (
+    name   TEXT PRIMARY KEY CHECK (name IN ('anchor', 'head')),
+    number INTEGER NOT NULL,
+    hash   TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO audit_ends VALUES ('anchor', 0, ''), ('head', 0, '');
