@@ -520,6 +520,7 @@ async fn keep_house(
         let kept = async {
             take_over(store.as_ref(), &tracker, &poller, &dispatcher, now).await?;
             tracker.keep_sight().await?;
+            tracker.sweep(now).await?;
             if outages.look(now).await? {
                 dispatcher.wake();
             }

@@ -116,6 +116,7 @@ impl Past {
             runs: vec![state],
             deliveries: to.iter().map(owed).collect(),
             changes: vec![change],
+            begun: Vec::new(),
             ended: vec![],
             forgotten: vec![],
         }

@@ -4,8 +4,11 @@
 //! # what this is about
 //! ~ channels team=slack ops=dingtalk         standing subscriptions on everything; only as the first step
 //! ~ run 7b1e04c2 begins: orders_daily v12
+//! ~ access alice=moderator bob=watcher       who may do what in every room of Discord; only as the first step
 //! alice@discord#1> /watch 7b1e04c2           somebody types a command in room 1 of Discord
 //! bot> Watching …                            the answer, which the room sees
+//!     [Stop] [Mute 1 h]                      its buttons
+//! alice@discord#1> [Stop]                    somebody presses the button shown last; wei has Discord in Chinese
 //! bot (only to alice)> …                     the answer, which nobody else sees
 //! ~ run 7b1e04c2 moves on                    the running stage passes, else the next one starts
 //! ~ run 7b1e04c2 stage PROD Running          one stage, and nothing else
@@ -13,7 +16,7 @@
 //! ~ run 7b1e04c2 is Cancel
 //! ~ run 7b1e04c2 is gone
 //! bot@discord#1> …                           a message the bot posts by itself
-//! ~ 30s                                      time passes; also 5m, 2h
+//! ~ 30s                                      time passes; also 5m, 2h, 3d
 //! ~ team answers 429 retry-after 30          once
 //! ~ dataworks fails                          until: ~ dataworks works
 //! ~ the bot restarts
@@ -92,7 +95,12 @@ impl Conversation {
         let channels: Vec<(&'static str, Kind)> = channels.split_whitespace().map(channel).collect();
         let gateway = written.contains("@discord#");
         let setup = if channels.is_empty() { Setup::with(&[]) } else { Setup::standing(&channels) };
+        let setup = match written.lines().find_map(|line| line.strip_prefix("~ access ")) {
+            Some(given) => setup.and(&access(given)),
+            None => setup,
+        };
         let bot = Bot::start(Setup { gateway, ..setup }).await;
+        bot.discord.speak(user("wei"), "zh-CN");
         bot.turn().await;
         let mut rooms: Vec<String> = Vec::new();
         for room in written.lines().filter_map(|line| Some(speaker(line)?.0.split_once('@')?.1)) {
@@ -107,9 +115,17 @@ impl Conversation {
                 conversation.step(step).await;
             } else if let Some((who, text)) = speaker(line) {
                 let (person, room) = who.split_once('@').unwrap_or_else(|| panic!("{name}: who says {line:?}?"));
-                let answer = conversation.bot.say(&place(room), text).await;
+                let (bot, place) = (&conversation.bot, place(room));
+                let answer = match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                    Some(label) => bot.press_as(user(person), &place, label).await,
+                    None => bot.say_as(user(person), &place, text).await,
+                };
                 let to = if answer.private { format!("bot (only to {person})> ") } else { "bot> ".to_owned() };
                 conversation.write(&format!("{to}{}", indented(&answer.text)));
+                if !answer.buttons.is_empty() {
+                    let labels: Vec<String> = answer.buttons.iter().map(|label| format!("[{label}]")).collect();
+                    conversation.write(&format!("    {}", labels.join(" ")));
+                }
             }
         }
         let Conversation { bot, log, .. } = conversation;
@@ -127,7 +143,7 @@ impl Conversation {
     async fn step(&mut self, step: &str) {
         let words: Vec<&str> = step.split_whitespace().collect();
         match words.as_slice() {
-            ["channels", ..] => {}
+            ["channels" | "access", ..] => {}
             ["run", id, rest @ ..] => {
                 self.run(&run(id), rest, step);
                 self.bot.turn().await;
@@ -176,6 +192,29 @@ fn speaker(line: &str) -> Option<(&str, &str)> {
     line.split_once("> ").filter(|(who, _)| who.contains('@') && !who.contains(' '))
 }
 
+/// By which Discord knows somebody.
+fn user(person: &str) -> &'static str {
+    match person {
+        "alice" | "you" => "1600000000000000001",
+        "bob" => "1600000000000000002",
+        "carol" => "1600000000000000003",
+        "wei" => "1600000000000000004",
+        other => panic!("nobody knows {other}; there are alice, bob, carol and wei"),
+    }
+}
+
+/// `alice=moderator bob=watcher`
+fn access(given: &str) -> String {
+    let entry = |word: &str| {
+        let (person, role) = word.split_once('=').unwrap_or_else(|| panic!("{word} gives no role"));
+        let user = user(person);
+        format!(
+            "[[access]]\nsurface = \"discord\"\nrooms = [\"*\"]\nworkspaces = [\"*\"]\n{role}s = [\"user:{user}\"]\n"
+        )
+    };
+    given.split_whitespace().map(entry).collect()
+}
+
 /// `team=slack`
 fn channel(text: &str) -> (&'static str, Kind) {
     match text {
@@ -209,7 +248,8 @@ fn duration(text: &str) -> Duration {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
-        other => panic!("time is written 30s, 5m or 2h, not {other}"),
+        "d" => 86_400,
+        other => panic!("time is written 30s, 5m, 2h or 3d, not {other}"),
     };
     Duration::from_secs(number.parse::<u64>().unwrap() * factor)
 }
