@@ -190,6 +190,7 @@ fn poll(run: &str, version: i64) -> Poll {
         runs: vec![state],
         changes: vec![change],
         deliveries: vec![owed],
+        begun: Vec::new(),
         ended: vec![],
         forgotten: vec![],
     }

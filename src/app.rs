@@ -581,6 +581,7 @@ async fn keep_house(
         let kept = async {
             take_over(&tracker, &poller, &dispatcher, now).await?;
             tracker.keep_sight().await?;
+            tracker.sweep(now).await?;
             if outages.look(now).await? {
                 dispatcher.wake();
             }

@@ -111,6 +111,7 @@ impl Past {
             runs: vec![self.state(at)],
             deliveries: to.iter().map(owed).collect(),
             changes: vec![change],
+            begun: Vec::new(),
             ended: vec![],
             forgotten: vec![],
         }

@@ -17,7 +17,7 @@ use url::Url;
 use super::http::{self, Answer, Exchange, Platform, Verdict};
 use super::text::{cut, escape_with, link_target};
 use super::{Channel, Manner, check_url, foot, identity_of, read_url};
-use crate::model::{Dialect, Message, Outcome, Pace, Repetitions, Terms, Timestamp};
+use crate::model::{Button, Dialect, Message, Outcome, Pace, Repetitions, Terms, Timestamp};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
 use crate::text::{clean, clean_line, length, utf16};
@@ -336,13 +336,33 @@ impl Channel for Bot {
     }
 }
 
-/// As [`payload`], with a nonce: for some minutes Discord answers a second message of the same nonce with the first.
+/// Buttons in a row, characters of a label and of a button's id:
+/// <https://docs.discord.com/developers/components/reference#button>
+const BUTTONS_LIMIT: usize = 5;
+const LABEL_LIMIT: usize = 80;
+const BUTTON_ID_LIMIT: usize = 100;
+
+/// A row of buttons, each with its command as its id, which comes back when it is pressed.
+fn components(buttons: &[Button]) -> Vec<Value> {
+    let fitting = buttons.iter().filter(|button| length(&button.command, utf16) <= BUTTON_ID_LIMIT);
+    let button = |button: &Button| {
+        let label = cut(&button.label, LABEL_LIMIT, utf16);
+        json!({ "type": 2, "style": 2, "label": label, "custom_id": button.command })
+    };
+    let row: Vec<Value> = fitting.take(BUTTONS_LIMIT).map(button).collect();
+    if row.is_empty() { Vec::new() } else { vec![json!({ "type": 1, "components": row })] }
+}
+
+/// As [`payload`], with buttons and with a nonce: for some minutes Discord answers a second message of the same nonce with the first.
 /// <https://docs.discord.com/developers/resources/message#create-message>
 pub fn bot_payload(message: &Message) -> Value {
     let mut payload = payload(message);
     if let Some(fields) = payload.as_object_mut() {
         fields.insert("nonce".to_owned(), nonce(message.id).into());
         fields.insert("enforce_nonce".to_owned(), true.into());
+        if !message.buttons.is_empty() {
+            fields.insert("components".to_owned(), components(&message.buttons).into());
+        }
     }
     payload
 }

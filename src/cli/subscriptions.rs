@@ -130,7 +130,9 @@ impl Subscriptions {
 }
 
 async fn act(verb: Verb, config: &Config, store: &dyn Store, now: Timestamp) -> Result<Exit, Refusal> {
-    let loaded = store.load().await?;
+    let mut loaded = store.load().await?;
+    // What was stopped waits a day for whoever thinks better of it, and is nobody's any more until then.
+    loaded.subscriptions.retain(|one| one.is_live(now));
     match verb {
         Verb::List { json } => {
             let all: Vec<Subscription> = loaded.subscriptions.into_iter().chain(config.standing(now)).collect();
@@ -300,11 +302,15 @@ fn row(one: &Subscription, workspaces: &[Workspace]) -> [String; 6] {
     let run = match &one.scope {
         Scope::Run { run, .. } => run.to_string(),
         Scope::Workspace { .. } => "every run".to_owned(),
+        Scope::Next { .. } => "the next run".to_owned(),
     };
     let mut on = one.on.iter().map(|selector| selector.as_str()).collect::<Vec<_>>().join(",");
     let filters = [("stages", &one.stages), ("creators", &one.creators)];
     for (name, filter) in filters.iter().filter(|(_, filter)| !filter.is_empty()) {
         on.push_str(&format!(" {name}={}", filter.join(",")));
+    }
+    if let Some(until) = one.until {
+        on.push_str(&format!(" until={}", until.strftime("%Y-%m-%dT%H:%MZ")));
     }
     if let Some(template) = &one.template {
         on.push_str(&format!(" template={template}"));

@@ -4,6 +4,7 @@
 //! that the asker may know of, the role that the command takes; then only is read what was typed, and DataWorks is asked
 //! last. So nobody learns from an answer, or from how long it takes, what they may not know.
 
+use super::terms::WATCHES_PER_ROOM;
 use super::{Call, CommandError, Context, help};
 use crate::access::pasted::secret_in;
 use crate::model::{
@@ -12,8 +13,6 @@ use crate::model::{
 
 /// Watches of one person, in all rooms of a chat.
 const WATCHES_PER_PERSON: usize = 50;
-/// Watches a room may hold.
-const WATCHES_PER_ROOM: usize = 500;
 
 /// The answer to somebody who typed a secret: nothing of it is repeated, kept or obeyed.
 pub fn secret(context: &Context, request: &Request) -> Option<Reply> {
@@ -76,15 +75,15 @@ fn may(context: &Context, asker: &Asker, workspaces: &[Workspace], role: Role) -
     ))
 }
 
-/// Whether one more watch may begin here.
-pub fn has_room(context: &Context, call: &Call<'_>) -> Result<(), CommandError> {
+/// Whether one more watch may begin there.
+pub fn has_room(context: &Context, call: &Call<'_>, to: &Destination) -> Result<(), CommandError> {
     if context.tracker.count_of(&call.asker().person()) >= WATCHES_PER_PERSON {
         let said = format!(
             "You watch {WATCHES_PER_PERSON} runs already, over all rooms; stop some first. /watches lists those of a room."
         );
         return Err(CommandError::denied("quota", said));
     }
-    if context.tracker.in_destination(&call.destination()).len() >= WATCHES_PER_ROOM {
+    if context.tracker.in_destination(to).len() >= WATCHES_PER_ROOM {
         let said = format!("This room watches {WATCHES_PER_ROOM} runs already; stop some first. /watches lists them.");
         return Err(CommandError::denied("quota", said));
     }

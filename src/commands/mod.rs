@@ -5,8 +5,11 @@
 mod find;
 mod gate;
 mod help;
+mod mute;
 mod runs;
 mod status;
+mod target;
+mod terms;
 mod unwatch;
 mod watch;
 mod watches;
@@ -21,6 +24,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Semaphore, mpsc};
 
+use self::words::Tongue;
 use crate::access::Access;
 use crate::audit::Audit;
 use crate::fate::Configuration;
@@ -35,11 +39,20 @@ use crate::surfaces::Ask;
 use crate::text;
 use crate::tracker::Tracker;
 
-const COUNT: usize = 7;
+const COUNT: usize = 9;
 
 /// The one list.
-const COMMANDS: [Command; COUNT] =
-    [watch::COMMAND, unwatch::COMMAND, watches::COMMAND, status::COMMAND, why::COMMAND, runs::COMMAND, help::COMMAND];
+const COMMANDS: [Command; COUNT] = [
+    watch::COMMAND,
+    unwatch::COMMAND,
+    watches::COMMAND,
+    mute::MUTE,
+    mute::UNMUTE,
+    status::COMMAND,
+    why::COMMAND,
+    runs::COMMAND,
+    help::COMMAND,
+];
 
 /// What surfaces know of the commands.
 pub static CATALOG: [CommandInfo; COUNT] = catalog();
@@ -82,13 +95,17 @@ impl<'a> Call<'a> {
     }
 
     /// The value behind `name:`.
-    #[expect(dead_code, reason = "no command has an option yet")]
     fn option(&self, name: &str) -> Option<&'a str> {
         self.options.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
     }
 
     fn asker(&self) -> &'a Asker {
         &self.request.asker
+    }
+
+    /// The language of the answer.
+    fn tongue(&self) -> Tongue {
+        Tongue::of(&self.request.locale)
     }
 
     /// Where later messages of this room go.
@@ -99,10 +116,23 @@ impl<'a> Call<'a> {
 
     /// What this room has subscribed to, as far as the asker may know of it, oldest first.
     fn watched_here(&self, context: &Context) -> Vec<Arc<Subscription>> {
+        let here = self.destination();
+        self.reach(context, |one| one.to == here && one.is_live(self.now()))
+    }
+
+    /// What this room has subscribed to, and what the asker has sent to channels, where nobody can type, oldest first.
+    fn in_reach(&self, context: &Context) -> Vec<Arc<Subscription>> {
+        self.reach(context, |one| one.is_live(self.now()))
+    }
+
+    /// Of this room, or sent to a channel by the asker, as far as the asker may know of it: those that are meant.
+    fn reach(&self, context: &Context, is_meant: impl Fn(&Subscription) -> bool) -> Vec<Arc<Subscription>> {
         let visible: Vec<WorkspaceKey> = context.visible(self.asker()).iter().map(Workspace::key).collect();
-        let mut here = context.tracker.in_destination(&self.destination());
-        here.retain(|subscription| visible.contains(subscription.scope.workspace()));
-        here
+        let (here, person) = (self.destination(), self.asker().person());
+        context.tracker.select(|one| {
+            let is_sent = matches!(one.to, Destination::Channel(_)) && one.by == person;
+            (one.to == here || is_sent) && visible.contains(one.scope.workspace()) && is_meant(one)
+        })
     }
 
     /// One's own, and a moderator what anybody began.

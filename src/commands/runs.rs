@@ -12,6 +12,8 @@ use crate::model::{CommandInfo, Reply, Role, Text, Tone};
 const SHOWN: usize = 8;
 /// Workspaces shown when none is named.
 const WORKSPACES: usize = 4;
+/// Runs that a button may watch: more would hide the list.
+const BUTTONS: usize = 3;
 /// A list this young is shown as it is.
 const FRESH: Duration = Duration::from_secs(30);
 
@@ -35,6 +37,7 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
         return Err(find::no_workspace(context, &visible, name));
     }
     let mut text = Text::default();
+    let mut buttons = Vec::new();
     let shown = workspaces.iter().take(WORKSPACES);
     join_all(shown.map(|workspace| find::refresh(context, workspace, FRESH, call.now()))).await;
     for (index, workspace) in workspaces.iter().take(WORKSPACES).enumerate() {
@@ -48,19 +51,26 @@ async fn runs(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> 
             text = text.line().plain("no runs");
         }
         for run in recent.iter().take(SHOWN) {
+            if buttons.len() < BUTTONS && !run.snapshot.status.is_terminal() {
+                buttons.push(run.snapshot.id.clone());
+            }
             let symbol = Tone::of(&run.snapshot.status).symbol();
             let title = words::cut(&words::title(&run.snapshot), 60);
             let standing = words::cut(&words::standing(run, call.now()), 80);
-            text = text
-                .line()
-                .plain(format!("{symbol} "))
-                .code(run.snapshot.id.short())
-                .plain(format!(" {title}: {standing}"));
+            let line = Text::default().line().plain(format!("{symbol} ")).code(run.snapshot.id.short());
+            let line = line.plain(format!(" {title}: {standing}"));
+            if !words::holds(&text, &line) {
+                break;
+            }
+            text.0.extend(line.0);
         }
     }
     if workspaces.len() > WORKSPACES {
         let others = workspaces.iter().skip(WORKSPACES).map(|w| w.name.as_str()).collect::<Vec<_>>().join(", ");
-        text = text.line().plain(format!("Also: {others}. Name one: ")).code("/runs <workspace>");
+        text = text.line().plain(format!("Also: {}. Name one: ", words::cut(&others, 200))).code("/runs <workspace>");
     }
-    Ok(Reply::to_asker(text))
+    Ok(buttons.into_iter().fold(Reply::to_asker(text), |reply, id| {
+        let label = call.tongue().say(format!("Watch {}", id.short()), format!("关注 {}", id.short()));
+        reply.button(label, format!("watch {id}"))
+    }))
 }

@@ -18,8 +18,6 @@ use crate::{diff, text};
 
 /// Changes told of at most.
 const CHANGES: usize = 10;
-/// The answer in characters: a message at Discord holds 2,000, and escapes need some.
-const LENGTH: usize = 1_700;
 /// Attempts shown of one delivery.
 const ATTEMPTS: usize = 3;
 /// Names in one list.
@@ -62,13 +60,13 @@ async fn why(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
         ..DeliveryFilter::default()
     };
     let in_flight = context.store.deliveries(&filter).await?.first().map(|row| row.delivery.id);
-    let (here, elsewhere): (Vec<_>, Vec<_>) = context
-        .tracker
-        .interested(&key, &id)
-        .into_iter()
-        .partition(|subscription| subscription.to == call.destination());
+    let run = context.tracker.of_scope(&Scope::Run { workspace: key.clone(), run: id.clone() });
+    let all = run.into_iter().chain(context.tracker.of_scope(&Scope::Workspace { workspace: key.clone() }));
+    let (stopped, going): (Vec<_>, Vec<_>) = all.partition(|one| one.stopped.is_some());
+    let (here, elsewhere): (Vec<_>, Vec<_>) = going.into_iter().partition(|one| one.to == call.destination());
+    let stopped: Vec<_> = stopped.into_iter().filter(|one| one.to == call.destination()).collect();
     let (to, workspace, told, places) = (call.destination(), &workspace, told.as_slice(), places.as_slice());
-    let room = Room { context, to, here, workspace, told, places, in_flight, now };
+    let room = Room { context, to, here, stopped, workspace, told, places, in_flight, now };
 
     let head = words::head(workspace, &state, context.meter.url(workspace, &id), now);
     let foot = room.foot(&state, elsewhere.len());
@@ -78,7 +76,7 @@ async fn why(context: &Context, call: Call<'_>) -> Result<Reply, CommandError> {
 /// The newest changes that one message holds.
 fn fitted(head: Text, changes: Vec<Text>, foot: Text) -> Text {
     let length = |text: &Text| text.to_string().chars().count();
-    let mut room = LENGTH.saturating_sub(length(&head) + length(&foot));
+    let mut room = words::LENGTH.saturating_sub(length(&head) + length(&foot));
     let count = changes.len();
     let mut shown: Vec<Text> = Vec::new();
     for change in changes.into_iter().rev() {
@@ -101,6 +99,8 @@ struct Room<'a> {
     to: Destination,
     /// Subscriptions of this room to the run.
     here: Vec<Arc<Subscription>>,
+    /// Those that somebody stopped here not long ago.
+    stopped: Vec<Arc<Subscription>>,
     workspace: &'a Workspace,
     told: &'a [Told],
     places: &'a [PlaceRow],
@@ -239,11 +239,24 @@ impl Room<'_> {
             let label = self.label(subscription);
             Some(match self.context.tracker.explain(subscription, change) {
                 Match::NotScope => return None,
-                Match::Matched | Match::NotAllowed if !is_missing => return None,
-                Match::Matched if subscription.created_at >= change.at => {
+                Match::Matched | Match::Muted | Match::Ended | Match::Stopped | Match::NotAllowed if !is_missing => return None,
+                Match::Stopped if subscription.stopped.is_some_and(|stopped| stopped > change.at) => return None,
+                Match::Stopped => {
+                    let at = subscription.stopped.map(|at| self.at(at)).unwrap_or_default();
+                    format!("Not posted here: {label} was stopped {at}.")
+                }
+                Match::Matched | Match::Muted | Match::Ended if subscription.created_at >= change.at => {
                     format!("Not posted here: it was seen before {label} began.")
                 }
                 Match::Matched => "What became of it here is not kept any more.".to_owned(),
+                Match::Ended => {
+                    let at = subscription.until.map(|until| self.at(until)).unwrap_or_default();
+                    format!("Not posted here: the time of {label} was over {at}.")
+                }
+                Match::Muted => {
+                    let at = subscription.muted.as_ref().map(|muted| self.at(muted.until)).unwrap_or_default();
+                    format!("Held back here: {label} is muted until {at}, and nobody has to act on this.")
+                }
                 Match::NotAllowed => format!(
                     "Not allowed any more: {label} may not tell of {} here, by what whoever runs me configured.",
                     self.workspace.name
@@ -257,7 +270,7 @@ impl Room<'_> {
                 Match::Selector => format!("Not for {label}: it takes only {}.", on(subscription)),
             })
         };
-        let mut lines: Vec<String> = self.here.iter().filter_map(line).collect();
+        let mut lines: Vec<String> = self.here.iter().chain(&self.stopped).filter_map(line).collect();
         lines.truncate(2);
         lines
     }
@@ -306,7 +319,19 @@ impl Room<'_> {
                     _ => format!("{} of {}", on(subscription), stages(subscription)),
                 };
                 let began = self.at(subscription.created_at);
-                text.line().plain(format!("Here since {began}: {}, for {takes}.", self.label(subscription)))
+                let until = subscription.until.map(|until| match until <= self.now {
+                    true => format!(" Its time was over {}.", self.at(until)),
+                    false => format!(" It ends {}.", self.at(until)),
+                });
+                let muted = subscription.muted_at(self.now).map(|muted| {
+                    format!(" Muted until {}: only what somebody must act on is posted.", self.at(muted.until))
+                });
+                text.line().plain(format!(
+                    "Here since {began}: {}, for {takes}.{}{}",
+                    self.label(subscription),
+                    until.unwrap_or_default(),
+                    muted.unwrap_or_default()
+                ))
             }),
         };
         let is_owed = |(row, _): &(DeliveryRow, Vec<Attempt>)| row.delivery.to == self.to && row.next_at.is_some();
@@ -345,6 +370,10 @@ impl Room<'_> {
             1 => " 1 other place does.".to_owned(),
             more => format!(" {more} other places do."),
         };
+        if let Some(stopped) = self.stopped.iter().filter(|_| !over).find_map(|one| one.stopped) {
+            let said = format!("This room's watch was stopped {}.{others} Take it up again: ", self.at(stopped));
+            return text.plain(said).code(format!("/unwatch undo {id}"));
+        }
         match (over, was_here) {
             (true, true) => text.plain("The watch of this room ended with the run."),
             (true, false) => text.plain("This room did not watch it, and it is over: nothing more comes."),
@@ -371,6 +400,7 @@ impl Room<'_> {
         match subscription.scope {
             Scope::Run { .. } => "the watch of this run".to_owned(),
             Scope::Workspace { .. } => format!("the subscription to every run in {}", self.workspace.name),
+            Scope::Next { .. } => format!("the watch of the next run in {}", self.workspace.name),
         }
     }
 
@@ -444,7 +474,7 @@ mod tests {
         let fit = |count| fitted(head.clone(), (0..count).map(change).collect(), foot.clone()).to_string();
         let long = fit(CHANGES);
         let firsts: Vec<&str> = long.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert!(long.chars().count() < LENGTH + 50, "{}", long.chars().count());
+        assert!(long.chars().count() < words::LENGTH + 50, "{}", long.chars().count());
         assert_eq!(firsts, ["head", "The", "6", "7", "8", "9", "foot"]);
         assert!(long.contains("The newest 4 changes:"), "{long}");
         assert!(!fit(2).contains("newest"), "nothing was left out");

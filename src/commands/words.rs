@@ -9,9 +9,50 @@ use crate::tracker::Freshness;
 /// Text of strangers on one line.
 pub use crate::text::clean_line as one_line;
 
+/// An answer in characters: a message at Discord holds 2,000, and escapes need some.
+pub const LENGTH: usize = 1_700;
+
+/// Whether the answer holds so much more.
+pub fn holds(text: &Text, more: &Text) -> bool {
+    let length = |text: &Text| text.to_string().chars().count();
+    length(text) + length(more) <= LENGTH
+}
+
 /// At most `limit` characters, with an ellipsis where something is missing.
 pub fn cut(text: &str, limit: usize) -> String {
     text::cut(text, limit, text::characters)
+}
+
+/// The languages of answers: Chinese for those who set it in their chat, else English.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tongue {
+    is_chinese: bool,
+}
+
+impl Tongue {
+    /// By what the platform says of the asker: `zh-CN`, `en-US`.
+    pub fn of(locale: &str) -> Tongue {
+        Tongue { is_chinese: locale.get(..2).is_some_and(|language| language.eq_ignore_ascii_case("zh")) }
+    }
+
+    pub fn say(self, english: impl Into<String>, chinese: impl Into<String>) -> String {
+        if self.is_chinese { chinese.into() } else { english.into() }
+    }
+}
+
+/// `a, b and c`
+pub fn list(names: &[String], tongue: Tongue) -> String {
+    let (comma, and) = (tongue.say(", ", "、"), tongue.say(" and ", "和"));
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{}{and}{last}", rest.join(&comma)),
+        _ => names.concat(),
+    }
+}
+
+/// The time in UTC, with the date where it is not today's: `08:00 UTC`, `2026-11-27 08:00 UTC`
+pub fn moment(at: Timestamp, now: Timestamp) -> String {
+    let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
+    at.strftime(if day(at) == day(now) { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" }).to_string()
 }
 
 /// `48 s`, `3 min 10 s`, `2 h 5 min`, `3 d 4 h`

@@ -253,12 +253,16 @@ impl Dispatcher {
             };
             (self.wording)(&self.rules.draft(claimed, now), &reader, now)
         }));
-        let Ok(Rendered { message, fell_back }) = written else {
+        let Ok(Rendered { mut message, fell_back }) = written else {
             let reason = "a fault of callboard's own broke off the wording; the log holds its message";
             return Outcome::Reject { reason: reason.to_owned() };
         };
         if fell_back {
             self.metrics.render_fallbacks.inc();
+        }
+        // What the configuration subscribed to, nobody can stop from a chat.
+        if matches!(to, Destination::Channel(_)) {
+            message.buttons.clear();
         }
         if is_planted(Bug::RetryWithinAttempt) {
             drop(outlet.channel.send(address, &message, now).await);

@@ -28,7 +28,7 @@ pub use deliveries::{
 pub use messages::{Content, Dialect, Draft, Message};
 pub use notices::{Notice, NoticeKind};
 pub use runs::{Gate, Missing, NotARunId, RunId, RunState, Snapshot, Stage, Status, Workspace, WorkspaceKey};
-pub use subscriptions::{Destination, Match, Muted, Scope, Selector, Subscription};
+pub use subscriptions::{Destination, Match, Muted, Scope, Selector, Subscription, UNDONE_WITHIN};
 
 /// Tells the time, where a moment can't be an argument because it lies in the future.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

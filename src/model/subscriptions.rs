@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -122,12 +123,22 @@ pub enum Scope {
     Run { workspace: WorkspaceKey, run: RunId },
     /// Every run of a workspace.
     Workspace { workspace: WorkspaceKey },
+    /// The next run of a workspace that starts: from its start on, it is [`Scope::Run`].
+    Next { workspace: WorkspaceKey },
 }
 
 impl Scope {
     pub fn workspace(&self) -> &WorkspaceKey {
         match self {
-            Scope::Run { workspace, .. } | Scope::Workspace { workspace } => workspace,
+            Scope::Run { workspace, .. } | Scope::Workspace { workspace } | Scope::Next { workspace } => workspace,
+        }
+    }
+
+    /// The one run it is about.
+    pub fn run(&self) -> Option<&RunId> {
+        match self {
+            Scope::Run { run, .. } => Some(run),
+            Scope::Workspace { .. } | Scope::Next { .. } => None,
         }
     }
 }
@@ -188,17 +199,49 @@ pub enum Match {
     Selector,
     /// Whoever began it, or its room, may not know of the workspace any more; nothing of the subscription says so.
     NotAllowed,
+    /// A person stopped it.
+    Stopped,
+    /// Its time was over.
+    Ended,
+    /// Nothing that anybody must act on, while it was muted.
+    Muted,
 }
+
+/// For so long a subscription that a person stopped can be taken up again.
+pub const UNDONE_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 impl Subscription {
     pub fn matches(&self, change: &Change) -> bool {
         self.explain(change) == Match::Matched
     }
 
+    /// Neither stopped nor over at that time.
+    pub fn is_live(&self, at: Timestamp) -> bool {
+        self.stopped.is_none() && self.until.is_none_or(|until| at < until)
+    }
+
+    /// While only what somebody must act on is posted.
+    pub fn muted_at(&self, at: Timestamp) -> Option<&Muted> {
+        self.muted.as_ref().filter(|muted| at < muted.until)
+    }
+
+    /// The two are about the same and go to the same place in the same words: there is one of them.
+    pub fn is_same(&self, other: &Subscription) -> bool {
+        self.scope == other.scope && self.to == other.to && self.template == other.template
+    }
+
+    /// What becomes of it when a run of its workspace starts, where it waits for one.
+    pub fn taking(&self, run: &RunId, at: Timestamp) -> Option<Subscription> {
+        let Scope::Next { workspace } = &self.scope else { return None };
+        let scope = Scope::Run { workspace: workspace.clone(), run: run.clone() };
+        self.is_live(at).then(|| Subscription { scope, ..self.clone() })
+    }
+
     pub fn explain(&self, change: &Change) -> Match {
         let is_in_scope = match &self.scope {
             Scope::Run { workspace, run } => *run == change.run.id && *workspace == change.workspace.key(),
             Scope::Workspace { workspace } => *workspace == change.workspace.key(),
+            Scope::Next { .. } => false,
         };
         let is_of_stage = match change.stage() {
             Some(stage) if !self.stages.is_empty() => {
@@ -208,12 +251,18 @@ impl Subscription {
         };
         if !is_in_scope {
             Match::NotScope
+        } else if self.stopped.is_some() {
+            Match::Stopped
+        } else if !self.is_live(change.at) {
+            Match::Ended
         } else if !self.creators.is_empty() && !self.creators.contains(&change.run.creator) {
             Match::Creator
         } else if !is_of_stage {
             Match::Stage
         } else if !self.on.iter().any(|selector| selector.matches(change)) {
             Match::Selector
+        } else if self.muted_at(change.at).is_some() && !change.is_urgent() {
+            Match::Muted
         } else {
             Match::Matched
         }
@@ -278,16 +327,19 @@ mod tests {
 
     fn subscriptions() -> impl Strategy<Value = Subscription> {
         let workspace = prop::sample::select(vec![1, 2]).prop_map(|id| WorkspaceKey(format!("cn-shanghai/{id}")));
-        let run = prop::option::of(prop::sample::select(vec!["a", "b"]));
+        let run = prop::option::of(prop::sample::select(vec!["a", "b", "next"]));
+        let moment = || prop::option::of((-1_i64..=1).prop_map(|second| Timestamp::from_second(second).unwrap()));
         let on = prop::collection::btree_set(prop::sample::select(Selector::ALL.to_vec()), 0..4);
         let some = |names: Vec<&'static str>| {
             prop::sample::subsequence(names, 0..=2)
                 .prop_map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>())
         };
-        (workspace, run, on, some(vec!["prod", "Build"]), some(vec!["1", "2"])).prop_map(
-            |(workspace, run, on, stages, creators)| Subscription {
+        let life = (moment(), moment(), moment());
+        (workspace, run, on, some(vec!["prod", "Build"]), some(vec!["1", "2"]), life).prop_map(
+            |(workspace, run, on, stages, creators, (until, muted, stopped))| Subscription {
                 id: "a".to_owned(),
                 scope: match run {
+                    Some("next") => Scope::Next { workspace },
                     Some(run) => Scope::Run { workspace, run: run.parse().unwrap() },
                     None => Scope::Workspace { workspace },
                 },
@@ -298,9 +350,9 @@ mod tests {
                 template: None,
                 by: "cli".to_owned(),
                 roles: Vec::new(),
-                until: None,
-                muted: None,
-                stopped: None,
+                until,
+                muted: muted.map(|until| Muted { until, by: "discord:7".to_owned() }),
+                stopped,
                 created_at: Timestamp::UNIX_EPOCH,
             },
         )
@@ -323,13 +375,22 @@ mod tests {
             let in_scope = in_workspace && match &subscription.scope {
                 Scope::Run { run: own, .. } => own.as_str() == run,
                 Scope::Workspace { .. } => true,
+                Scope::Next { .. } => false,
             };
             let code = change.stage().map(|stage| stage.code.to_lowercase());
             let lists = |code: &String| subscription.stages.iter().any(|own| own.to_lowercase() == *code);
             let of_stage = subscription.stages.is_empty() || code.as_ref().is_none_or(lists);
             let of_creator = subscription.creators.is_empty() || subscription.creators.iter().any(|own| own == creator);
             let selected = subscription.on.iter().any(|selector| selector.matches(&change));
-            let passes = in_scope && of_stage && of_creator && selected;
+            let is_stopped = subscription.stopped.is_some();
+            let is_over = subscription.until.is_some_and(|until| until <= change.at);
+            let must_act = match &change.kind {
+                ChangeKind::Waiting { .. } | ChangeKind::Finished { .. } | ChangeKind::Lost { .. } => true,
+                ChangeKind::StageChanged { to, .. } => *to == Status::Fail,
+                ChangeKind::Started => false,
+            };
+            let is_held = subscription.muted.as_ref().is_some_and(|muted| change.at < muted.until) && !must_act;
+            let passes = in_scope && of_stage && of_creator && selected && !is_stopped && !is_over && !is_held;
             prop_assert_eq!(subscription.matches(&change), passes);
             let is_wrong = match subscription.explain(&change) {
                 Match::Matched => !passes,
@@ -338,6 +399,9 @@ mod tests {
                 Match::Stage => of_stage,
                 Match::Selector => selected,
                 Match::NotAllowed => true,
+                Match::Stopped => !is_stopped,
+                Match::Ended => !is_over,
+                Match::Muted => !is_held,
             };
             prop_assert!(!is_wrong, "{:?} says {:?}", subscription, subscription.explain(&change));
         }

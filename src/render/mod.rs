@@ -26,7 +26,7 @@ use self::facts::View;
 use self::files::File;
 use self::topic::{KINDS, Topic};
 use self::words::Words;
-use crate::model::{Change, ChangeKind, Content, Dialect, Draft, Message, RunId, Timestamp};
+use crate::model::{Button, Change, ChangeKind, Content, Dialect, Draft, Message, RunId, Timestamp};
 use crate::settings::{LOCALES, Problem};
 
 /// The name of the one template that others include.
@@ -155,7 +155,7 @@ impl Renderer {
             plain: written.plain,
             tone: topic.tone(),
             url_label: if url.is_empty() { String::new() } else { words.open.to_owned() },
-            buttons: Vec::new(),
+            buttons: buttons(&draft.content, words),
             url,
             content: draft.content.clone(),
         };
@@ -254,6 +254,18 @@ impl std::fmt::Debug for Renderer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Renderer").field("sets", &self.sets).finish_non_exhaustive()
     }
+}
+
+/// What a reader may do about a run that goes on: the commands of chat.
+fn buttons(content: &Content, words: &Words) -> Vec<Button> {
+    let goes_on = match content {
+        Content::Change(change) => !change.ends_run(),
+        Content::Digest { changes, .. } => !changes.iter().any(Change::ends_run),
+        Content::Notice(_) => false,
+    };
+    let Some(run) = content.run().filter(|_| goes_on) else { return Vec::new() };
+    let button = |label: &str, command: String| Button { label: label.to_owned(), command };
+    vec![button(words.stop, format!("unwatch {run}")), button(words.mute, format!("mute {run} for:1h"))]
 }
 
 fn candidate(file: File, shape: &Value, problems: &mut Vec<Problem>) -> Candidate {

@@ -12,6 +12,9 @@ pub(super) struct Words {
     pub(super) locale: &'static str,
     /// Label of the link to the run.
     pub(super) open: &'static str,
+    /// Labels of the buttons by which a reader hears no more of a run, or less for a while.
+    pub(super) stop: &'static str,
+    pub(super) mute: &'static str,
     init: &'static str,
     running: &'static str,
     /// Success of a stage, and of a run.
@@ -47,6 +50,8 @@ pub(super) struct Words {
 const EN: Words = Words {
     locale: "en",
     open: "Open in DataWorks",
+    stop: "Stop",
+    mute: "Mute 1 h",
     init: "not started",
     running: "running",
     success: ("passed", "succeeded"),
@@ -73,6 +78,8 @@ const EN: Words = Words {
 const ZH_CN: Words = Words {
     locale: "zh-CN",
     open: "在 DataWorks 中打开",
+    stop: "停止",
+    mute: "静音 1 小时",
     init: "未开始",
     running: "运行中",
     success: ("成功", "成功"),

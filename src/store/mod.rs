@@ -18,7 +18,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{
-    AuditRow, Change, Claimed, Clock, Delivery, DeliveryState, Destination, Entry, Folding, Link, Notice, Outcome,
+    AuditRow, Change, ChangeKind, Claimed, Clock, Delivery, DeliveryState, Destination, Entry, Folding, Link, Notice, Outcome,
     Place, Plan, Queue, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
 };
 use crate::net::DEADLINE;
@@ -180,7 +180,8 @@ pub trait Store: Send + Sync {
 
     /// Adds a subscription. On a run, `state` is where it stands now: inserted when the store does not know the run,
     /// else its version is bumped, so that a poll computed before this subscription is refused and computed again.
-    /// The same scope, destination and template once more is [`Subscribed::Already`] and changes nothing.
+    /// The same scope, destination and template once more is [`Subscribed::Already`] and changes nothing, unless the
+    /// present one was stopped or is over by then: the new one takes its place.
     ///
     /// After [`Subscribed::New`] the caller keeps the run as it says, unless it knows a newer version by now. A run that
     /// has ended meanwhile shows there, and the subscription is the caller's to take back.
@@ -189,8 +190,13 @@ pub trait Store: Send + Sync {
     /// False when there was none.
     async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError>;
 
+    /// Replaces stored subscriptions, each the one of its id where that still has the same scope, destination and
+    /// template, and says which ones. Their runs are counted up as by [`Store::subscribe`].
+    async fn amend(&self, subscriptions: &[Subscription]) -> Result<Vec<String>, StoreError>;
+
     /// What one poll of a workspace changed, all or nothing: run states, changes, the deliveries they owe, the
-    /// subscriptions they end. `Stale` when any run has moved on since its state was read: nothing was written.
+    /// subscriptions they end, those that were waiting for the run that starts. `Stale` when any run has moved on since
+    /// its state was read, or others wait for the run that starts: nothing was written.
     async fn record(&self, poll: &Poll) -> Result<Recorded, StoreError>;
 
     /// Takes messages that may leave now and turns their deliveries in flight, for which `attempt` is counted up: one
@@ -397,10 +403,20 @@ pub struct Poll {
     pub runs: Vec<RunState>,
     pub changes: Vec<Change>,
     pub deliveries: Vec<NewDelivery>,
+    /// What waited for the next run ([`Scope::Next`](crate::model::Scope)), as it is from now on, in the order of ids.
+    pub begun: Vec<Subscription>,
     /// Ids of subscriptions that end.
     pub ended: Vec<String>,
     /// Runs to forget: ended, and fallen off the list.
     pub forgotten: Vec<RunId>,
+}
+
+impl Poll {
+    /// The run that whoever waits for the next one gets: of those that start, the oldest.
+    pub fn next_run(changes: &[Change]) -> Option<&Change> {
+        let started = changes.iter().filter(|change| change.kind == ChangeKind::Started);
+        started.min_by_key(|change| (change.run.created_at, &change.run.id))
+    }
 }
 
 /// A message owed. Unique by (destination, template, workspace, run, sequence): recorded twice, it is owed once.

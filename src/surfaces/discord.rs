@@ -2,6 +2,7 @@
 
 mod answers;
 mod gateway;
+mod localized;
 mod markdown;
 mod registration;
 mod rest;
@@ -233,6 +234,7 @@ impl Discord {
         let ask = |path: &'static [&'static str]| Call {
             method: Method::GET,
             path,
+            query: None,
             as_bot: true,
             body: None,
             repeatable: true,

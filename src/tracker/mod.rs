@@ -7,6 +7,7 @@
 
 mod loading;
 mod questions;
+mod subscriptions;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,7 @@ use crate::model::{
 };
 use crate::planted::{Bug, is_planted};
 use crate::sources::Listing;
-use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, Subscribed, WorkspaceState};
+use crate::store::{NewDelivery, Poll, Recorded, Store, StoreError, WorkspaceState};
 
 /// The console's link to a run.
 pub type Link = Box<dyn Fn(&Workspace, &RunId) -> String + Send + Sync>;
@@ -59,6 +60,8 @@ pub struct Tracker {
     subscriptions: DashMap<String, Arc<Subscription>>,
     by_scope: DashMap<Scope, Vec<Arc<Subscription>>>,
     reached: Mutex<Reached>,
+    /// One amendment at a time.
+    amending: tokio::sync::Mutex<()>,
     /// A reload was begun and has not succeeded since.
     behind: AtomicBool,
     owed: Notify,
@@ -133,7 +136,7 @@ impl Sight {
     }
 }
 
-/// How a subscription to a run went.
+/// How a subscription went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Watched {
     New,
@@ -163,6 +166,7 @@ impl Tracker {
             subscriptions: DashMap::new(),
             by_scope: DashMap::new(),
             reached: Mutex::default(),
+            amending: tokio::sync::Mutex::new(()),
             behind: AtomicBool::new(false),
             owed: Notify::new(),
         };
@@ -263,9 +267,11 @@ impl Tracker {
             return Compared { poll: None, soft };
         }
         let changes: Vec<Change> = hard.iter().flat_map(|step| step.changes.iter().cloned()).collect();
+        let begun = self.begun_by(&key, &changes);
         let poll = Poll {
-            deliveries: self.owed_for(&changes),
-            ended: self.ended_by(&changes),
+            deliveries: self.owed_for(&changes, &begun),
+            ended: self.ended_by(&changes, &begun),
+            begun,
             forgotten: self.forgotten(&state, sight),
             key,
             workspace: sight.page.is_some().then_some(state),
@@ -282,12 +288,13 @@ impl Tracker {
     }
 
     /// One message for each change, destination and template set, however many subscriptions ask for it.
-    fn owed_for(&self, changes: &[Change]) -> Vec<NewDelivery> {
+    fn owed_for(&self, changes: &[Change], begun: &[Subscription]) -> Vec<NewDelivery> {
         let mut owed: Vec<NewDelivery> = Vec::new();
         for change in changes {
             let first = owed.len();
-            for subscription in self.interested(&change.workspace.key(), &change.run.id) {
-                let is_asked = self.explain(&subscription, change) == Match::Matched;
+            let interested = self.interested(&change.workspace.key(), &change.run.id);
+            for subscription in interested.iter().map(Arc::as_ref).chain(begun) {
+                let is_asked = self.explain(subscription, change) == Match::Matched;
                 if !is_asked || (is_planted(Bug::OneSubscriptionOnly) && owed.len() > first) {
                     continue;
                 }
@@ -311,18 +318,6 @@ impl Tracker {
             }
         }
         owed
-    }
-
-    fn ended_by(&self, changes: &[Change]) -> Vec<String> {
-        if is_planted(Bug::WatchOutlivesRun) {
-            return Vec::new();
-        }
-        let ended = changes.iter().filter(|change| change.ends_run());
-        let of = |change: &Change| {
-            let (workspace, run) = (change.workspace.key(), &change.run.id);
-            if is_planted(Bug::EndsTooMuch) { self.interested(&workspace, run) } else { self.watchers(&workspace, run) }
-        };
-        ended.flat_map(of).map(|subscription| subscription.id.clone()).collect()
     }
 
     /// Runs that ended and fell behind the horizon: should they surface again, the horizon tells that they are old.
@@ -384,9 +379,10 @@ impl Tracker {
         }
         drop(view);
         poll.runs.into_iter().for_each(|state| self.remember(&key, state));
-        if !poll.ended.is_empty() {
+        if !(poll.begun.is_empty() && poll.ended.is_empty()) {
             let mut reached = self.reached();
             reached.subscribed += 1;
+            poll.begun.into_iter().for_each(|begun| self.add(Arc::new(begun)));
             poll.ended.iter().for_each(|id| self.remove(id));
         }
         for change in &poll.changes {
@@ -448,56 +444,6 @@ impl Tracker {
         Ok(())
     }
 
-    /// Adds a subscription to a run that was just observed. `snapshot` is where it stands.
-    pub async fn watch(&self, subscription: Subscription, snapshot: Snapshot) -> Result<Watched, StoreError> {
-        let Scope::Run { workspace, run } = subscription.scope.clone() else { return Ok(Watched::Already) };
-        let state = self
-            .state(&workspace, &run)
-            .map_or_else(|| diff::baseline(snapshot, subscription.created_at), |state| (*state).clone());
-        if state.snapshot.status.is_terminal() {
-            return Ok(Watched::Ended);
-        }
-        let id = subscription.id.clone();
-        let Subscribed::New { run: stored } = self.heard(self.store.subscribe(&subscription, Some(&state)).await)?
-        else {
-            return Ok(Watched::Already);
-        };
-        {
-            let mut reached = self.reached();
-            reached.subscribed += 1;
-            self.add(Arc::new(subscription));
-            if let Some(stored) = stored {
-                self.catch_up(&workspace, *stored);
-            }
-        }
-        // A poll may have recorded the end before the subscription was there.
-        if self.state(&workspace, &run).is_some_and(|state| state.snapshot.status.is_terminal()) {
-            self.unsubscribe(&id).await?;
-            return Ok(Watched::Ended);
-        }
-        Ok(Watched::New)
-    }
-
-    /// Adds a subscription to all of a workspace.
-    pub async fn follow(&self, subscription: Subscription) -> Result<Watched, StoreError> {
-        let subscribed = self.heard(self.store.subscribe(&subscription, None).await)?;
-        if let Subscribed::Already { .. } = subscribed {
-            return Ok(Watched::Already);
-        }
-        let mut reached = self.reached();
-        reached.subscribed += 1;
-        self.add(Arc::new(subscription));
-        Ok(Watched::New)
-    }
-
-    pub async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError> {
-        let existed = self.heard(self.store.unsubscribe(id).await)?;
-        let mut reached = self.reached();
-        reached.subscribed += 1;
-        self.remove(id);
-        Ok(existed)
-    }
-
     // ----------------------------------------------------------------------------------------------------- memory
 
     fn remember(&self, workspace: &WorkspaceKey, state: RunState) {
@@ -507,35 +453,6 @@ impl Tracker {
         if state.version >= entry.version {
             *entry = Arc::new(state);
         }
-    }
-
-    /// Takes over a run as a subscription left it in the store. Where somebody else moved the run meanwhile, memory keeps an older version than
-    /// the store, so that the next record is refused and memory learns first what else is new: another process may
-    /// have subscribed too. Never a newer one, which would be refused for ever.
-    fn catch_up(&self, workspace: &WorkspaceKey, stored: RunState) {
-        match self.state(workspace, &stored.snapshot.id) {
-            Some(known) if known.version + 1 == stored.version => {
-                self.remember(workspace, RunState { version: stored.version, ..(*known).clone() });
-            }
-            None if stored.version == 1 => self.remember(workspace, stored),
-            _ => self.remember(workspace, RunState { version: stored.version - 1, ..stored }),
-        }
-    }
-
-    fn add(&self, subscription: Arc<Subscription>) {
-        if self.subscriptions.contains_key(&subscription.id) {
-            return;
-        }
-        self.by_scope.entry(subscription.scope.clone()).or_default().push(subscription.clone());
-        self.subscriptions.insert(subscription.id.clone(), subscription);
-    }
-
-    fn remove(&self, id: &str) {
-        let Some((_, subscription)) = self.subscriptions.remove(id) else { return };
-        if let Some(mut scope) = self.by_scope.get_mut(&subscription.scope) {
-            scope.retain(|other| other.id != id);
-        }
-        self.by_scope.remove_if(&subscription.scope, |_, left| left.is_empty());
     }
 }
 

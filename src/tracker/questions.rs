@@ -96,36 +96,39 @@ impl Tracker {
 
     /// Somebody wants something from this workspace.
     pub fn is_watched(&self, workspace: &WorkspaceKey) -> bool {
-        self.subscriptions.iter().any(|subscription| subscription.scope.workspace() == workspace)
+        let is_on = |one: &Subscription| one.stopped.is_none() && one.scope.workspace() == workspace;
+        self.subscriptions.iter().any(|one| is_on(&one))
     }
 
     /// The workspaces that somebody wants something from.
     pub fn watched(&self) -> HashSet<WorkspaceKey> {
-        self.subscriptions.iter().map(|subscription| subscription.scope.workspace().clone()).collect()
+        let going = self.subscriptions.iter().filter(|one| one.stopped.is_none());
+        going.map(|one| one.scope.workspace().clone()).collect()
     }
 
     /// Subscriptions of all kinds, standing ones included.
     pub fn count(&self) -> usize {
-        self.subscriptions.len()
+        self.subscriptions.iter().filter(|one| one.stopped.is_none()).count()
     }
 
     /// Subscriptions on this one run.
     pub fn watchers(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
-        let scope = Scope::Run { workspace: workspace.clone(), run: run.clone() };
-        self.by_scope.get(&scope).map(|found| found.clone()).unwrap_or_default()
+        let mut found = self.of_scope(&Scope::Run { workspace: workspace.clone(), run: run.clone() });
+        found.retain(|one| one.stopped.is_none());
+        found
+    }
+
+    /// Those that were stopped included.
+    pub fn of_scope(&self, scope: &Scope) -> Vec<Arc<Subscription>> {
+        self.by_scope.get(scope).map(|found| found.clone()).unwrap_or_default()
     }
 
     /// Subscriptions on this run or on its whole workspace.
     pub fn interested(&self, workspace: &WorkspaceKey, run: &RunId) -> Vec<Arc<Subscription>> {
         let mut found = self.watchers(workspace, run);
-        let standing = self.by_scope.get(&Scope::Workspace { workspace: workspace.clone() });
-        found.extend(standing.map(|found| found.clone()).unwrap_or_default());
+        let standing = self.of_scope(&Scope::Workspace { workspace: workspace.clone() });
+        found.extend(standing.into_iter().filter(|one| one.stopped.is_none()));
         found
-    }
-
-    /// Subscriptions of all kinds, oldest first.
-    pub fn all(&self) -> Vec<Arc<Subscription>> {
-        in_order(self.subscriptions.iter().map(|entry| entry.value().clone()).collect())
     }
 
     pub fn subscription(&self, id: &str) -> Option<Arc<Subscription>> {
@@ -134,8 +137,7 @@ impl Tracker {
 
     /// The one that sends the same to the same place.
     pub fn same(&self, other: &Subscription) -> Option<Arc<Subscription>> {
-        let found = self.by_scope.get(&other.scope)?;
-        found.iter().find(|own| own.to == other.to && own.template == other.template).cloned()
+        self.of_scope(&other.scope).into_iter().find(|own| own.is_same(other))
     }
 
     /// As [`Subscription::explain`], by the rights of now.
@@ -148,17 +150,19 @@ impl Tracker {
 
     /// What a destination has subscribed to, oldest first.
     pub fn in_destination(&self, to: &Destination) -> Vec<Arc<Subscription>> {
-        in_order(self.subscriptions.iter().filter(|entry| entry.to == *to).map(|entry| entry.value().clone()).collect())
+        self.select(|one| one.to == *to && one.stopped.is_none())
+    }
+
+    /// Subscriptions, those that were stopped included, oldest first.
+    pub fn select(&self, is_meant: impl Fn(&Subscription) -> bool) -> Vec<Arc<Subscription>> {
+        let meant = self.subscriptions.iter().filter(|entry| is_meant(entry));
+        let mut found: Vec<_> = meant.map(|entry| entry.value().clone()).collect();
+        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        found
     }
 
     /// How many of them a person began ([`Subscription::by`]), in all rooms, and has not stopped.
     pub fn count_of(&self, person: &str) -> usize {
         self.subscriptions.iter().filter(|one| one.by == person && one.stopped.is_none()).count()
     }
-}
-
-/// Oldest first.
-fn in_order(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Arc<Subscription>> {
-    subscriptions.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-    subscriptions
 }

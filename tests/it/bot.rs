@@ -137,6 +137,8 @@ impl Setup {
 pub struct Answer {
     pub text: String,
     pub private: bool,
+    /// The labels of its buttons.
+    pub buttons: Vec<String>,
 }
 
 pub struct Bot {
@@ -155,6 +157,8 @@ pub struct Bot {
     life: Option<Life>,
     terminal: Arc<Screen>,
     read: HashMap<String, usize>,
+    /// When a watch was last taken up again or changed.
+    amended_at: Mutex<Timestamp>,
     finished: bool,
     folder: tempfile::TempDir,
     _stop: DropGuard,
@@ -220,6 +224,7 @@ impl Bot {
             life: None,
             terminal: Arc::default(),
             read: HashMap::new(),
+            amended_at: Mutex::default(),
             finished: false,
             folder,
             _stop: stop.drop_guard(),
@@ -372,6 +377,7 @@ impl Bot {
         self.within(async move {
             app::take_over(&tracker, &poller, &dispatcher, now).await?;
             tracker.keep_sight().await?;
+            tracker.sweep(now).await?;
             outages.look(now).await?;
             commands.audit.flush(now).await
         })
@@ -492,10 +498,25 @@ impl Bot {
 
     /// The same by the person with that id.
     pub async fn say_as(&self, user: &str, room: &str, text: &str) -> Answer {
+        self.heed(self.answer(user, room, text).await)
+    }
+
+    fn heed(&self, answer: Answer) -> Answer {
+        let gap = ["What changed meanwhile is not posted", "期间的变化不会补发", "Changed the watch", "已更改关注"];
+        if gap.iter().any(|words| answer.text.contains(words)) {
+            *self.amended_at.lock().unwrap() = self.now();
+        }
+        answer
+    }
+
+    async fn answer(&self, user: &str, room: &str, text: &str) -> Answer {
         match room.split_once(':') {
             Some(("discord", room)) if self.setup.gateway => self.say_in_discord(user, room, text).await,
             Some(("slack", room)) if self.setup.slack.is_some() => self.say_in_slack(user, room, text).await,
-            Some(("dingtalk", room)) => Answer { text: self.dingtalk.say(room, user, text).await, private: false },
+            Some(("dingtalk", room)) => {
+                let text = self.dingtalk.say(room, user, text).await;
+                Answer { text, private: false, buttons: Vec::new() }
+            }
             Some((surface, room)) => {
                 let (surface, room) = (surface.to_owned(), room.to_owned());
                 let asker = Asker { surface, room, user: user.to_owned(), roles: Vec::new() };
@@ -504,7 +525,7 @@ impl Bot {
             None => {
                 let before = self.terminal.answers();
                 self.life().typed.send(text.to_owned()).await.unwrap();
-                Answer { text: self.terminal.answer_after(before).await, private: false }
+                Answer { text: self.terminal.answer_after(before).await, private: false, buttons: Vec::new() }
             }
         }
     }
@@ -514,7 +535,8 @@ impl Bot {
         let inbox = self.life().inbox.clone();
         let reply = self.within(async move { inbox.ask(request).await }).await?;
         let text = anstream::adapter::strip_str(&console::written(&reply.text)).to_string();
-        Ok(Answer { text, private: reply.private })
+        let buttons = reply.buttons.into_iter().map(|button| button.label).collect();
+        Ok(Answer { text, private: reply.private, buttons })
     }
 
     /// All of these ask at once. What each hears, in that order.
@@ -530,14 +552,25 @@ impl Bot {
         .await
     }
 
+    /// Somebody presses the button of that label that was last shown in a room of Discord.
+    pub async fn press_as(&self, user: &str, room: &str, label: &str) -> Answer {
+        let room = room.strip_prefix("discord:").unwrap_or_else(|| panic!("{room} has no buttons"));
+        self.heed(read(self.discord.press(room, user, label).await.answered().await))
+    }
+
     async fn say_in_discord(&self, user: &str, room: &str, text: &str) -> Answer {
         let mut words = text.trim_start_matches('/').split_whitespace();
         let name = words.next().unwrap_or_default();
         let info = CATALOG.iter().find(|info| info.name == name);
         let info = info.unwrap_or_else(|| panic!("Discord lets nobody type /{name}: it is not registered"));
-        let options: Vec<(&str, &str)> = info.args.iter().map(|arg| arg.name).zip(words).collect();
-        let seen = self.discord.slash(room, user, name, &options).await;
-        Answer { text: readable(&seen.text), private: seen.ephemeral }
+        let named = |word: &&str| {
+            word.split_once(':').is_some_and(|(name, _)| info.options.iter().any(|option| option.name == name))
+        };
+        let (named, args): (Vec<&str>, Vec<&str>) = words.partition(|word| named(word));
+        assert!(args.len() <= info.args.len(), "Discord has no form for all of {text:?}");
+        let mut options: Vec<(&str, &str)> = info.args.iter().map(|arg| arg.name).zip(args).collect();
+        options.extend(named.into_iter().filter_map(|word| word.split_once(':')));
+        read(self.discord.slash(room, user, name, &options).await)
     }
 
     async fn say_in_slack(&self, user: &str, room: &str, text: &str) -> Answer {
@@ -545,7 +578,7 @@ impl Bot {
         assert!(!["/status", "/mute", "/help"].contains(&command), "at Slack {command} is Slack's own");
         let said = self.slack.slash(self.site(), room, &format!("U{user}"), command, rest, self.now()).await;
         let seen = said.answered().await;
-        Answer { text: seen.text, private: seen.ephemeral }
+        Answer { text: seen.text, private: seen.ephemeral, buttons: Vec::new() }
     }
 
     // ------------------------------------------------------------------------------------------------- what was heard
@@ -631,6 +664,7 @@ impl Bot {
         let standing = self.config.standing(self.now());
         let tracker_now = self.tracker();
         let allowed = |one: &Subscription, change: &_| tracker_now.explain(one, change) == Match::Matched;
+        let amended_at = *self.amended_at.lock().unwrap();
         let (rows, ledger, histories, watches) = self
             .within(async move {
                 let filter = DeliveryFilter { limit: 100_000, ..DeliveryFilter::default() };
@@ -641,8 +675,8 @@ impl Bot {
                 }
                 let loaded = store.load().await.unwrap();
                 for one in &loaded.subscriptions {
-                    let is_known = tracker.in_destination(&one.to).iter().any(|known| known.id == one.id);
-                    assert!(is_known, "the tracker does not know of {one:?}");
+                    let known = tracker.select(|known| known == one);
+                    assert!(known.len() == 1, "the tracker does not know of {one:?}");
                 }
                 (rows, store.overview().await.unwrap().ledger, histories, loaded.subscriptions)
             })
@@ -652,7 +686,8 @@ impl Bot {
         let owed: usize = rows.iter().map(pairs).sum();
         assert_eq!(ledger.owed, owed as u64, "the ledger against the rows: {ledger:?}");
         for Told { change, deliveries } in &histories {
-            let is_later = |one: &&Subscription| one.created_at < change.at;
+            // What was taken up again, or asks for something else by now, had a gap before.
+            let is_later = |one: &&Subscription| one.created_at.max(amended_at) < change.at;
             let watches = watches.iter().filter(is_later);
             for asks in standing.iter().chain(watches).filter(|one| allowed(one, change)) {
                 let of_it = deliveries.iter().filter(|(row, _)| row.subscriptions.contains(&asks.id));
@@ -712,6 +747,11 @@ impl Drop for Bot {
 }
 
 // ----------------------------------------------------------------------------------------------------------- building
+
+fn read(seen: fake_discord::Seen) -> Answer {
+    let buttons = seen.buttons.into_iter().map(|(label, _)| label).collect();
+    Answer { text: readable(&seen.text), private: seen.ephemeral, buttons }
+}
 
 fn mount(setup: &Setup, sink: &Sink) -> BTreeMap<String, String> {
     let mut urls = BTreeMap::new();

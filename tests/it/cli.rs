@@ -512,6 +512,7 @@ fn owed_since(at: Timestamp, text: &str) -> (store::Poll, String) {
         runs: vec![diff::baseline(run, at)],
         changes: vec![change],
         deliveries: vec![owed.clone()],
+        begun: Vec::new(),
         ended: vec![],
         forgotten: vec![],
     };

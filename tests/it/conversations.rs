@@ -8,6 +8,8 @@
 //! ~ run 7b1e04c2 begins: orders_daily v12
 //! alice@discord#1> /watch 7b1e04c2           somebody types a command in room 1 of Discord
 //! bot> Watching …                            the answer, which the room sees
+//!     [Stop] [Mute 1 h]                      its buttons
+//! alice@discord#1> [Stop]                    somebody presses the button shown last; wei has Discord in Chinese
 //! bot (only to alice)> …                     the answer, which nobody else sees
 //! ~ run 7b1e04c2 moves on                    the running stage passes, else the next one starts
 //! ~ run 7b1e04c2 stage PROD Running          one stage, and nothing else
@@ -15,7 +17,7 @@
 //! ~ run 7b1e04c2 is Cancel
 //! ~ run 7b1e04c2 is gone
 //! bot@discord#1> …                           a message the bot posts by itself
-//! ~ 30s                                      time passes; also 5m, 2h
+//! ~ 30s                                      time passes; also 5m, 2h, 3d
 //! ~ team answers 429 retry-after 30          once
 //! ~ dataworks fails                          until: ~ dataworks works
 //! ~ the bot restarts
@@ -108,6 +110,7 @@ impl Conversation {
             setup.workspaces.push(("finance", PROJECT + 1));
         }
         let bot = Bot::start(setup).await;
+        bot.discord.speak(&user("wei"), "zh-CN");
         bot.turn().await;
         let mut rooms: Vec<String> = Vec::new();
         for room in written.lines().filter_map(|line| Some(speaker(line)?.0.split_once('@')?.1)) {
@@ -122,9 +125,17 @@ impl Conversation {
                 conversation.step(step).await;
             } else if let Some((who, text)) = speaker(line) {
                 let (person, room) = who.split_once('@').unwrap_or_else(|| panic!("{name}: who says {line:?}?"));
-                let answer = conversation.bot.say_as(&user(person), &place(room), text).await;
+                let (bot, place) = (&conversation.bot, place(room));
+                let answer = match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                    Some(label) => bot.press_as(&user(person), &place, label).await,
+                    None => bot.say_as(&user(person), &place, text).await,
+                };
                 let to = if answer.private { format!("bot (only to {person})> ") } else { "bot> ".to_owned() };
                 conversation.write(&format!("{to}{}", indented(&answer.text)));
+                if !answer.buttons.is_empty() {
+                    let labels: Vec<String> = answer.buttons.iter().map(|label| format!("[{label}]")).collect();
+                    conversation.write(&format!("    {}", labels.join(" ")));
+                }
             }
         }
         let Conversation { bot, log, .. } = conversation;
@@ -253,7 +264,8 @@ fn duration(text: &str) -> Duration {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
-        other => panic!("time is written 30s, 5m or 2h, not {other}"),
+        "d" => 86_400,
+        other => panic!("time is written 30s, 5m, 2h or 3d, not {other}"),
     };
     Duration::from_secs(number.parse::<u64>().unwrap() * factor)
 }

@@ -129,11 +129,11 @@ fn private(words: &str) -> Reply {
 }
 
 fn to_room(text: &str) -> Seen {
-    Seen { text: text.to_owned(), ephemeral: false }
+    Seen { text: text.to_owned(), ephemeral: false, buttons: Vec::new() }
 }
 
 fn to_asker(text: &str) -> Seen {
-    Seen { text: text.to_owned(), ephemeral: true }
+    Seen { text: text.to_owned(), ephemeral: true, buttons: Vec::new() }
 }
 
 // ------------------------------------------------------------------------------------------------------- answering
@@ -149,10 +149,76 @@ async fn the_table_of_commands_is_what_people_can_type() {
     assert_eq!(
         watch["options"],
         json!([
-            { "type": 3, "name": "run", "description": "The run's id", "required": true, "autocomplete": true },
-            { "type": 3, "name": "workspace", "description": "Where it runs" },
+            { "type": 3, "name": "run", "description": "The run's id", "required": true, "autocomplete": true,
+              "description_localizations": watch["options"][0]["description_localizations"] },
+            { "type": 3, "name": "workspace", "description": "Where it runs",
+              "description_localizations": { "zh-CN": "工作空间名称" } },
         ])
     );
+    assert_eq!(watch["contexts"], json!([0, 1]), "in servers and in direct messages");
+    assert_eq!(
+        watch["default_member_permissions"],
+        json!(null),
+        "who may is for the rules, and for the server's admins"
+    );
+    bot.stopped().await;
+}
+
+/// Whatever people can type is explained in Chinese too.
+#[tokio::test]
+async fn every_command_and_every_word_of_it_is_registered_in_chinese() {
+    let setup = crate::bot::Setup { gateway: true, ..crate::bot::Setup::with(&[]) };
+    let bot = crate::bot::Bot::start(setup).await;
+    let commands = bot.discord.until_commands(callboard::commands::CATALOG.len()).await;
+    let mut missing = Vec::new();
+    for command in &commands {
+        let words = command["options"].as_array().cloned().unwrap_or_default();
+        for described in std::iter::once(command).chain(&words) {
+            if described["description_localizations"]["zh-CN"].as_str().is_none_or(str::is_empty) {
+                missing.push(format!("/{} {}", command["name"], described["name"]));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no Chinese for {missing:?}");
+    bot.finish().await;
+}
+
+#[tokio::test]
+async fn a_button_is_typed_by_whoever_presses_it() {
+    let discord = FakeDiscord::start().await;
+    let mut bot = Bot::start(&discord, brisk());
+    let said = discord.say(ROOM, USER, "watch", &[("run", "7b1e")]).await;
+    let (_, reply) = bot.command().await;
+    reply.send(public("Watching").button("Stop", "unwatch 7b1e").button("Mute", "mute 7b1e for:1h")).unwrap();
+    let labels = |seen: Seen| seen.buttons.into_iter().map(|(label, _)| label).collect::<Vec<_>>();
+    assert_eq!(labels(said.answered().await), ["Stop", "Mute"]);
+
+    let pressed = discord.press(ROOM, "9", "Mute").await;
+    let (request, reply) = bot.command().await;
+    assert_eq!((request.text.as_str(), request.asker.user.as_str()), ("mute 7b1e for:1h", "9"));
+    assert_eq!(request.asker.room, ROOM);
+    reply.send(private("You may look, and no more")).unwrap();
+    assert_eq!(pressed.answered().await, to_asker("You may look, and no more"));
+
+    bot.stopped().await;
+}
+
+#[tokio::test]
+async fn a_press_that_takes_long_is_answered_like_a_command_that_does() {
+    let discord = FakeDiscord::start().await;
+    let mut bot = Bot::start(&discord, Timing { direct: Duration::ZERO, ..brisk() });
+    let labels = |seen: Seen| seen.buttons.into_iter().map(|(label, _)| label).collect::<Vec<_>>();
+    let said = discord.say(ROOM, USER, "watch", &[("run", "7b1e")]).await;
+    let (_, reply) = bot.command().await;
+    reply.send(public("Watching").button("Stop", "unwatch 7b1e")).unwrap();
+    said.public().await;
+
+    let slow = discord.press(ROOM, USER, "Stop").await;
+    let (request, reply) = bot.command().await;
+    assert_eq!(request.text, "unwatch 7b1e");
+    slow.deferred().await;
+    reply.send(public("Stopped").button("Undo", "unwatch undo 7b1e")).unwrap();
+    assert_eq!(labels(slow.public().await), ["Undo"], "a late answer has its buttons too");
     bot.stopped().await;
 }
 

@@ -39,6 +39,8 @@ pub struct Seen {
     pub text: String,
     /// Only the asker sees it.
     pub ephemeral: bool,
+    /// Labels and ids of the buttons under it.
+    pub buttons: Vec<(String, String)>,
 }
 
 /// A message that the bot posted to a room by itself.
@@ -66,6 +68,8 @@ struct Shared {
 #[derive(Default)]
 struct World {
     next_id: u64,
+    /// Of persons who have not set Discord to English.
+    languages: HashMap<String, String>,
     // HTTP
     commands: Vec<Value>,
     command_writes: usize,
@@ -75,6 +79,8 @@ struct World {
     limits: Vec<Limit>,
     limited: usize,
     interactions: HashMap<String, Interaction>,
+    /// Every button shown so far: its room, its label, its id.
+    buttons: Vec<(String, String, String)>,
     complaints: Vec<String>,
     down: bool,
     /// The token is refused where messages are posted.
@@ -137,6 +143,7 @@ enum Stage {
 
 struct Interaction {
     id: String,
+    room: String,
     autocomplete: bool,
     stage: Stage,
     deferred: bool,
@@ -245,7 +252,24 @@ impl FakeDiscord {
     pub fn say_while_away(&self, room: &str, user: &str, command: &str, options: &[(&str, &str)]) -> Said {
         let options: Vec<_> =
             options.iter().map(|(name, value)| json!({ "type": 3, "name": name, "value": value })).collect();
-        self.interact(2, room, user, command, &json!(options))
+        self.interact(2, room, user, &json!({ "name": command, "type": 1, "options": options }))
+    }
+
+    /// Somebody presses the button of that label that was shown in the room last.
+    pub async fn press(&self, room: &str, user: &str, label: &str) -> Said {
+        self.shared.until("the bot connects to the gateway", |world| world.is_connected().then_some(())).await;
+        let id = {
+            let world = self.shared.world();
+            let shown = world.buttons.iter().rev().find(|(of, shown, _)| of == room && shown == label);
+            let (_, _, id) = shown.unwrap_or_else(|| panic!("no button {label:?} in room {room}: {:?}", world.buttons));
+            id.clone()
+        };
+        self.interact(3, room, user, &json!({ "component_type": 2, "custom_id": id }))
+    }
+
+    /// In which language people have Discord from now on.
+    pub fn speak(&self, user: &str, locale: &str) {
+        self.shared.change(|world| world.languages.insert(user.to_owned(), locale.to_owned()));
     }
 
     /// Somebody is typing the option `focused`; what is offered, as (name, value).
@@ -263,11 +287,11 @@ impl FakeDiscord {
             false => json!({ "type": 3, "name": name, "value": value }),
         };
         let options: Vec<_> = options.iter().map(option).collect();
-        let said = self.interact(4, room, user, command, &json!(options));
+        let said = self.interact(4, room, user, &json!({ "name": command, "type": 1, "options": options }));
         said.look("suggestions are offered", |interaction| interaction.choices.clone()).await
     }
 
-    fn interact(&self, kind: u8, room: &str, user: &str, command: &str, options: &Value) -> Said {
+    fn interact(&self, kind: u8, room: &str, user: &str, data: &Value) -> Said {
         let token = self.shared.change(|world| {
             let id = world.id();
             // Real ones are base64 and may hold what paths read otherwise.
@@ -276,6 +300,7 @@ impl FakeDiscord {
                 token.clone(),
                 Interaction {
                     id: id.clone(),
+                    room: room.to_owned(),
                     autocomplete: kind == 4,
                     stage: Stage::Unanswered,
                     deferred: false,
@@ -285,8 +310,17 @@ impl FakeDiscord {
                     expired: false,
                 },
             );
-            let command_id = world.id();
-            let event = gateway::interaction(kind, &id, &token, room, user, &command_id, command, options);
+            let mut data = data.clone();
+            let mut event_message = Value::Null;
+            match kind {
+                3 => event_message = http::message(&world.id(), "a message of the bot"),
+                _ => drop(data.as_object_mut().expect("an object").insert("id".to_owned(), json!(world.id()))),
+            }
+            let locale = world.languages.get(user).map_or("en-US", String::as_str).to_owned();
+            let mut event = gateway::interaction(kind, &id, &token, room, user, &locale, &data);
+            if !event_message.is_null() {
+                event["message"] = event_message;
+            }
             world.dispatch("INTERACTION_CREATE", &event);
             token
         });

@@ -64,6 +64,7 @@ async fn owe(store: &dyn Store, rooms: &[&str], at: Timestamp) {
         runs: vec![state],
         deliveries: rooms.iter().map(owed).collect(),
         changes: vec![change],
+        begun: Vec::new(),
         ended: Vec::new(),
         forgotten: Vec::new(),
     };

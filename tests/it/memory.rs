@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use callboard::model::{
-    AuditRow, Claimed, Clock, Decision, Delivery, DeliveryState, Destination, Entry, Folding, Link, MOST_COUNTED,
+    AuditRow, ChangeKind, Claimed, Clock, Decision, Delivery, DeliveryState, Destination, Entry, Folding, Link, MOST_COUNTED,
     MOST_FOLDED, News, Place, Plan, Queue, RunId, RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
 };
 use callboard::planted::{Bug, is_planted};
@@ -122,6 +122,9 @@ impl Store for MemoryStore {
     }
     async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError> {
         self.verb("unsubscribe", |truth| Ok(truth.unsubscribe(id)))
+    }
+    async fn amend(&self, subscriptions: &[Subscription]) -> Result<Vec<String>, StoreError> {
+        self.verb("amend", |truth| Ok(truth.amend(subscriptions)))
     }
     async fn record(&self, poll: &Poll) -> Result<Recorded, StoreError> {
         self.verb("record", |truth| truth.record(poll))
@@ -383,8 +386,12 @@ impl Truth {
 
     fn subscribe(&mut self, new: &Subscription, state: Option<&RunState>) -> Result<Subscribed, StoreError> {
         let same = |old: &&Subscription| old.scope == new.scope && old.to == new.to && old.template == new.template;
-        if let Some(old) = self.subscriptions.values().find(same) {
-            return Ok(Subscribed::Already { id: old.id.clone() });
+        if let Some(old) = self.subscriptions.values().find(same).cloned() {
+            let is_over = old.until.is_some_and(|until| until <= new.created_at);
+            if old.stopped.is_none() && !is_over {
+                return Ok(Subscribed::Already { id: old.id });
+            }
+            self.subscriptions.remove(&old.id);
         }
         if self.subscriptions.contains_key(&new.id) {
             return Err(StoreError::Failed("two subscriptions have one id".to_owned()));
@@ -392,8 +399,7 @@ impl Truth {
         self.subscriptions.insert(new.id.clone(), new.clone());
         self.writes += 1;
         let run = state.map(|state| {
-            let (Scope::Run { workspace, .. } | Scope::Workspace { workspace }) = &new.scope;
-            let key = (workspace.clone(), state.snapshot.id.clone());
+            let key = (new.scope.workspace().clone(), state.snapshot.id.clone());
             let kept = self
                 .runs
                 .entry(key)
@@ -410,8 +416,47 @@ impl Truth {
         had
     }
 
+    fn amend(&mut self, subscriptions: &[Subscription]) -> Vec<String> {
+        let mut amended = Vec::new();
+        for new in subscriptions {
+            let same = |old: &Subscription| old.scope == new.scope && old.to == new.to && old.template == new.template;
+            if !self.subscriptions.get(&new.id).is_some_and(same) {
+                continue;
+            }
+            self.subscriptions.insert(new.id.clone(), new.clone());
+            self.writes += 1;
+            amended.push(new.id.clone());
+            if let Scope::Run { workspace, run } = &new.scope
+                && let Some(kept) = self.runs.get_mut(&(workspace.clone(), run.clone()))
+            {
+                kept.version += 1;
+            }
+        }
+        amended
+    }
+
+    /// Those that wait for a run, as they are once it has started: each of them, and each once.
+    fn taking(&self, poll: &Poll) -> Vec<Subscription> {
+        let starts = poll.changes.iter().filter(|change| matches!(change.kind, ChangeKind::Started));
+        let Some(start) = starts.min_by_key(|change| (change.run.created_at, &change.run.id)) else {
+            return Vec::new();
+        };
+        let (workspace, run) = (&poll.key, &start.run.id);
+        let waits = |one: &&Subscription| {
+            one.scope == Scope::Next { workspace: workspace.clone() }
+                && one.stopped.is_none()
+                && one.until.is_none_or(|until| until > start.at)
+        };
+        let scope = Scope::Run { workspace: workspace.clone(), run: run.clone() };
+        let takes = |one: &Subscription| Subscription { scope: scope.clone(), ..one.clone() };
+        self.subscriptions.values().filter(waits).map(takes).collect()
+    }
+
     fn record(&mut self, poll: &Poll) -> Result<Recorded, StoreError> {
         let workspace = &poll.key;
+        if self.taking(poll) != poll.begun && !is_planted(Bug::StaleIsRecorded) {
+            return Ok(Recorded::Stale);
+        }
         for state in &poll.runs {
             let stored = self.runs.get(&(workspace.clone(), state.snapshot.id.clone())).map_or(0, |kept| kept.version);
             if stored != state.version - 1 && !is_planted(Bug::StaleIsRecorded) {
@@ -427,6 +472,16 @@ impl Truth {
             }
         }
         self.writes += 1;
+        for begun in &poll.begun {
+            let is_twice = self
+                .subscriptions
+                .values()
+                .any(|old| old.scope == begun.scope && old.to == begun.to && old.template == begun.template);
+            match is_twice {
+                true => drop(self.subscriptions.remove(&begun.id)),
+                false => drop(self.subscriptions.insert(begun.id.clone(), begun.clone())),
+            }
+        }
         for state in &poll.runs {
             self.runs.insert((workspace.clone(), state.snapshot.id.clone()), state.clone());
         }
@@ -1153,6 +1208,7 @@ async fn a_fault_leaves_nothing_or_leaves_it_unsaid() {
         runs: vec![],
         changes: vec![],
         deliveries: vec![],
+        begun: Vec::new(),
         ended: vec![],
         forgotten: vec![],
     };

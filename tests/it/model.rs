@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callboard::demo::dataworks::{Fault, RunSpec};
-use callboard::model::{RunId, Status};
+use callboard::model::{RunId, Status, Timestamp};
 use callboard::sources::dataworks::Action;
 use callboard::store::{Policy, Room};
 
@@ -22,6 +22,12 @@ enum Event {
     Cancel(usize),
     Watch(usize, usize),
     Unwatch(usize, usize),
+    UnwatchAll(usize),
+    /// What the room stopped last is taken up again.
+    Undo(usize),
+    /// For five minutes the room hears of a run only what somebody must act on.
+    Mute(usize, usize),
+    Unmute(usize, usize),
     /// A watch and a poll at the same time.
     Race(usize, usize),
     Poll,
@@ -48,33 +54,69 @@ struct Known {
 struct Model {
     known: BTreeMap<usize, Known>,
     watchers: BTreeMap<usize, BTreeSet<usize>>,
+    /// By room and run, until when.
+    muted: BTreeMap<(usize, usize), Timestamp>,
+    /// By room and run, since when.
+    stopped: BTreeMap<(usize, usize), Timestamp>,
     /// By room and run, in order.
     owed: BTreeMap<(usize, usize), Vec<String>>,
 }
 
 impl Model {
     /// The bot looks at a run. Returns whether it has ended.
-    fn look(&mut self, run: usize, now: (Status, Vec<(String, Status)>)) -> bool {
-        let (status, stages) = now;
+    fn look(&mut self, run: usize, seen: (Status, Vec<(String, Status)>), now: Timestamp) -> bool {
+        let (status, stages) = seen;
         let before = self.known.insert(run, Known { stages: stages.clone(), status: Some(status.clone()) });
         if let Some(before) = before {
             let mut lines = Vec::new();
             for ((code, new), (_, old)) in stages.iter().zip(&before.stages) {
                 if new != old {
-                    lines.push(stage_line(code, new, run));
+                    lines.push((stage_line(code, new, run), *new == Status::Fail));
                 }
             }
             if before.status.as_ref() != Some(&status) && status.is_terminal() {
-                lines.push(run_line(&status, run));
+                lines.push((run_line(&status, run), true));
             }
-            for room in self.watchers.get(&run).into_iter().flatten().filter(|_| !lines.is_empty()) {
-                self.owed.entry((*room, run)).or_default().extend(lines.iter().cloned());
+            for room in self.watchers.get(&run).into_iter().flatten() {
+                let is_muted = self.muted.get(&(*room, run)).is_some_and(|until| now < *until);
+                let told = lines.iter().filter(|(_, must_act)| *must_act || !is_muted).map(|(line, _)| line.clone());
+                let told: Vec<_> = told.collect();
+                if !told.is_empty() {
+                    self.owed.entry((*room, run)).or_default().extend(told);
+                }
             }
         }
         if status.is_terminal() {
             self.watchers.remove(&run);
+            self.stopped.retain(|(_, stopped), _| *stopped != run);
         }
         status.is_terminal()
+    }
+
+    fn begins(&mut self, room: usize, run: usize) {
+        if self.watchers.entry(run).or_default().insert(room) {
+            self.muted.remove(&(room, run));
+            self.stopped.remove(&(room, run));
+        }
+    }
+
+    fn stops(&mut self, room: usize, run: usize, now: Timestamp) {
+        if self.watchers.get_mut(&run).is_some_and(|rooms| rooms.remove(&room)) {
+            self.stopped.insert((room, run), now);
+        }
+    }
+
+    /// What the room stopped last goes on.
+    fn undoes(&mut self, room: usize) -> usize {
+        let mine = |(key, at): (&(usize, usize), &Timestamp)| (key.0 == room).then_some((*at, key.1));
+        let last = self.stopped.iter().filter_map(mine).map(|(at, _)| at).max();
+        let again: Vec<usize> =
+            self.stopped.iter().filter_map(mine).filter(|(at, _)| Some(*at) == last).map(|(_, run)| run).collect();
+        for run in &again {
+            self.stopped.remove(&(room, *run));
+            self.watchers.entry(*run).or_default().insert(room);
+        }
+        again.len()
     }
 
     fn watches(&self, room: usize, run: usize) -> bool {
@@ -131,8 +173,8 @@ impl Day {
     }
 
     fn look(&mut self, run: usize) -> bool {
-        let now = self.bot.world.look(PROJECT, &self.runs[run]).unwrap();
-        self.model.look(run, now)
+        let seen = self.bot.world.look(PROJECT, &self.runs[run]).unwrap();
+        self.model.look(run, seen, self.bot.now())
     }
 
     async fn happens(&mut self, event: Event) {
@@ -155,8 +197,49 @@ impl Day {
                 let said = self.bot.say(room_of(room), &format!("/unwatch {}", self.runs[run])).await.text;
                 let watched = self.model.watches(room, run);
                 assert_eq!(said.starts_with("No longer watching"), watched, "{self:?}: {said}");
-                if let Some(rooms) = self.model.watchers.get_mut(&run) {
-                    rooms.remove(&room);
+                self.model.stops(room, run, self.bot.now());
+            }
+            Event::UnwatchAll(room) => {
+                self.bot.keep_house().await;
+                let watched: Vec<usize> = (0..RUNS).filter(|run| self.model.watches(room, *run)).collect();
+                let said = self.bot.say(room_of(room), "/unwatch all yes").await.text;
+                let expected = match watched.len() {
+                    0 => "This room watches nothing".to_owned(),
+                    1 => "Stopped 1 watch ".to_owned(),
+                    count => format!("Stopped {count} watches"),
+                };
+                assert!(said.starts_with(&expected), "{self:?}: {said}");
+                watched.iter().for_each(|run| self.model.stops(room, *run, self.bot.now()));
+            }
+            Event::Undo(room) => {
+                let again = self.model.undoes(room);
+                let said = self.bot.say(room_of(room), "/unwatch undo").await.text;
+                let is_right = match again {
+                    0 => said.starts_with("There is nothing to undo"),
+                    1 => said.starts_with("Watching release") && said.contains("again"),
+                    count => said.starts_with(&format!("Watching {count} again")),
+                };
+                assert!(is_right, "{self:?}: {again} were to go on: {said}");
+            }
+            Event::Mute(room, run) | Event::Unmute(room, run) => {
+                self.bot.keep_house().await;
+                let mutes = matches!(event, Event::Mute(..));
+                let command = if mutes { "mute" } else { "unmute" };
+                let run_id = self.runs[run].clone();
+                let text = if mutes { format!("/{command} {run_id} for:5m") } else { format!("/{command} {run_id}") };
+                let said = self.bot.say(room_of(room), &text).await.text;
+                let (now, key) = (self.bot.now(), (room, run));
+                let is_muted = self.model.muted.get(&key).is_some_and(|until| now < *until);
+                let expected = match (self.model.watches(room, run), mutes, is_muted) {
+                    (false, ..) => "This room does not watch",
+                    (true, true, _) => "Muted release",
+                    (true, false, true) => "No longer muted",
+                    (true, false, false) => "Nothing is muted",
+                };
+                assert!(said.starts_with(expected), "{self:?}: {said}");
+                if self.model.watches(room, run) {
+                    let until = if mutes { now + Duration::from_secs(300) } else { now };
+                    self.model.muted.insert(key, until);
                 }
             }
             Event::Poll => self.poll().await,
@@ -196,7 +279,7 @@ impl Day {
         };
         assert!(said.contains(expected), "{self:?}: {said}");
         if expected != "nothing left to watch" {
-            self.model.watchers.entry(run).or_default().insert(room);
+            self.model.begins(room, run);
         }
     }
 
@@ -259,7 +342,7 @@ impl Day {
             self.bot.keep_house().await;
         }
         // Whether or not the service has heard of it yet: the next change is refused without it.
-        self.model.watchers.entry(run).or_default().insert(room);
+        self.model.begins(room, run);
     }
 
     async fn deliver(&mut self) {
@@ -307,9 +390,13 @@ fn any(random: &mut fastrand::Rng) -> Event {
         25..28 => Event::Fail(run),
         28..30 => Event::Cancel(run),
         30..48 => Event::Watch(room, run),
-        48..55 => Event::Unwatch(room, run),
-        55..62 => Event::Race(room, run),
-        62..78 => Event::Poll,
+        48..53 => Event::Unwatch(room, run),
+        53..54 => Event::UnwatchAll(room),
+        54..58 => Event::Undo(room),
+        58..62 => Event::Race(room, run),
+        62..65 => Event::Mute(room, run),
+        65..66 => Event::Unmute(room, run),
+        66..78 => Event::Poll,
         78..81 => Event::FailingPoll,
         81..90 => Event::Deliver,
         90..93 => Event::Limit(room),

@@ -48,6 +48,7 @@ impl Hold {
 struct Holding {
     inner: Arc<dyn Store>,
     subscribed: Hold,
+    amended: Hold,
     recorded: Hold,
 }
 
@@ -63,6 +64,11 @@ impl Store for Holding {
     }
     async fn unsubscribe(&self, id: &str) -> Result<bool, StoreError> {
         self.inner.unsubscribe(id).await
+    }
+    async fn amend(&self, subscriptions: &[Subscription]) -> Result<Vec<String>, StoreError> {
+        let result = self.inner.amend(subscriptions).await;
+        self.amended.pass().await;
+        result
     }
     async fn record(&self, poll: &Poll) -> Result<Recorded, StoreError> {
         let result = self.inner.record(poll).await;
@@ -164,7 +170,8 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::of(format!("sqlite:{}/callboard.db", folder.path().display()));
         let inner = store::open(&settings, Role::Owner).await.unwrap();
-        let store = Arc::new(Holding { inner, subscribed: Hold::default(), recorded: Hold::default() });
+        let (subscribed, amended, recorded) = (Hold::default(), Hold::default(), Hold::default());
+        let store = Arc::new(Holding { inner, subscribed, amended, recorded });
         let link = Box::new(|_: &Workspace, _: &RunId| String::new());
         let (held, metrics) = (Arc::clone(&store) as Arc<dyn Store>, Arc::new(Metrics::new()));
         let spans = Spans { waiting_after: Duration::from_secs(3600), blind_after: Duration::from_secs(3600) };
@@ -341,6 +348,97 @@ async fn a_watch_between_the_store_and_the_memory_of_a_poll_that_saw_a_stage_mov
     scene.see(10, "Success", "Success").await;
     let owed = scene.owed("1").await;
     assert!(owed.ends_with(&["stage Success".to_owned(), "finished Success".to_owned()]), "{owed:?}");
+}
+
+#[tokio::test]
+async fn a_poll_between_the_store_and_the_memory_of_an_undo() {
+    let scene = Scene::seen("Running", "Init").await;
+    scene.watch("1", run("Running", "Init")).await.unwrap();
+    let stopped = Subscription { stopped: Some(at(1)), ..subscription("1") };
+    assert_eq!(scene.tracker.amend(vec![stopped]).await.unwrap(), 1);
+    scene.see(5, "Running", "Running").await;
+    assert!(scene.owed("1").await.is_empty(), "nothing comes of what was stopped");
+    let held = scene.store.amended.next();
+    let tracker = Arc::clone(&scene.tracker);
+    let undoing = tokio::spawn(async move { tracker.amend(vec![subscription("1")]).await.unwrap() });
+    held.committed.await.unwrap();
+    // The undo is durable, and its task has not heard of it yet.
+    scene.see(10, "Running", "Success").await;
+    held.release.send(()).unwrap();
+    assert_eq!(undoing.await.unwrap(), 1);
+    scene.see(15, "Success", "Success").await;
+    assert_eq!(scene.owed("1").await, ["stage Running", "finished Success"]);
+    assert!(scene.store.load().await.unwrap().subscriptions.is_empty(), "it ends with its run");
+}
+
+#[tokio::test]
+async fn an_undo_between_the_store_and_the_memory_of_the_poll_that_saw_the_end() {
+    let scene = Scene::seen("Running", "Running").await;
+    scene.watch("1", run("Running", "Running")).await.unwrap();
+    let stopped = Subscription { stopped: Some(at(1)), ..subscription("1") };
+    scene.tracker.amend(vec![stopped]).await.unwrap();
+    scene.see(5, "Success", "Success").await;
+    assert_eq!(scene.tracker.amend(vec![subscription("1")]).await.unwrap(), 0, "what is over can't go on");
+    assert!(scene.store.load().await.unwrap().subscriptions.is_empty());
+}
+
+fn waiting(room: &str) -> Subscription {
+    let mut on = Selector::watch();
+    on.insert(Selector::Started);
+    Subscription { on, scope: Scope::Next { workspace: workspace().key() }, ..subscription(room) }
+}
+
+/// The workspace is known, and the run has not begun.
+async fn before_the_start() -> Scene {
+    let scene = Scene::empty().await;
+    let sight = Sight { page: Some(Page { ids: vec![], full: false }), runs: vec![], missing: vec![] };
+    scene.tracker.observe(&workspace(), sight, at(0)).await.unwrap();
+    scene
+}
+
+#[tokio::test]
+async fn a_run_starts_between_the_store_and_the_memory_of_whoever_waits_for_it() {
+    let scene = before_the_start().await;
+    let held = scene.store.subscribed.next();
+    let tracker = Arc::clone(&scene.tracker);
+    let waits = tokio::spawn(async move { tracker.follow(waiting("1")).await.unwrap() });
+    held.committed.await.unwrap();
+    // Another process waits as well, and housekeeping has not looked since.
+    scene.store.inner.subscribe(&waiting("2"), None).await.unwrap();
+    scene.see(5, "Running", "Init").await;
+    held.release.send(()).unwrap();
+    assert_eq!(waits.await.unwrap(), Watched::New);
+    scene.see(10, "Running", "Running").await;
+    scene.see(15, "Success", "Success").await;
+    for room in ["1", "2"] {
+        let expected = ["started Running", "stage Running", "stage Success", "finished Success"];
+        assert_eq!(scene.owed(room).await, expected, "room {room}");
+        assert!(scene.tracker.in_destination(&to(room)).is_empty(), "the watch of room {room} ends with its run");
+    }
+    assert!(scene.store.load().await.unwrap().subscriptions.is_empty());
+}
+
+#[tokio::test]
+async fn whoever_waits_no_longer_is_not_given_the_run_that_starts() {
+    let scene = before_the_start().await;
+    scene.tracker.follow(waiting("1")).await.unwrap();
+    let stopped = Subscription { stopped: Some(at(1)), ..waiting("1") };
+    scene.store.inner.amend(&[stopped.clone()]).await.unwrap();
+    scene.see(5, "Running", "Init").await;
+    assert!(scene.owed("1").await.is_empty());
+    assert_eq!(scene.store.load().await.unwrap().subscriptions, [stopped]);
+}
+
+#[tokio::test]
+async fn what_is_amended_as_it_was_before_a_run_started_stays_with_the_run() {
+    let scene = before_the_start().await;
+    scene.tracker.follow(waiting("1")).await.unwrap();
+    scene.see(5, "Running", "Init").await;
+    let muted = callboard::model::Muted { until: at(3600), by: "discord:7".to_owned() };
+    let old = Subscription { muted: Some(muted), ..waiting("1") };
+    assert_eq!(scene.tracker.amend(vec![old]).await.unwrap(), 0, "it has found its run");
+    scene.see(10, "Success", "Success").await;
+    assert_eq!(scene.owed("1").await, ["started Running", "stage Success", "finished Success"]);
 }
 
 fn change_of(row: &DeliveryRow) -> &Change {

@@ -41,6 +41,10 @@ on_every_store! {
     a_poll_computed_from_an_old_state_writes_nothing,
     the_same_subscription_twice_is_one,
     a_poll_that_did_not_know_of_a_new_subscription_is_refused,
+    a_subscription_is_amended_where_it_is_still_about_the_same,
+    what_was_stopped_or_is_over_makes_room_for_a_new_one,
+    who_waits_for_the_next_run_gets_it_once_and_with_its_start,
+    a_start_that_does_not_know_who_waits_for_it_writes_nothing,
     the_last_change_of_a_run_ends_its_watches_and_keeps_its_deliveries,
     a_change_is_owed_once_to_each_destination_and_template,
     one_destination_hears_of_one_run_in_order_and_one_at_a_time,
@@ -226,6 +230,87 @@ async fn a_poll_that_did_not_know_of_a_new_subscription_is_refused(scene: Scene)
     assert_eq!(loaded.runs[0].1, RunState { version: 2, ..state("r1", 1) }, "only the version moved");
     scene.record(&moved("r1", 3, &["ops"])).await;
     assert_eq!(told(&scene.claim(at(99), 9).await), [line("ops", "r1", 3)]);
+}
+
+async fn a_subscription_is_amended_where_it_is_still_about_the_same(scene: Scene) {
+    let store = &scene.store;
+    scene.record(&moved("r1", 1, &[])).await;
+    store.subscribe(&watch("w1", "r1", "discord:1"), Some(&state("r1", 1))).await.unwrap();
+    let stopped = Subscription { stopped: Some(at(9)), ..watch("w1", "r1", "discord:1") };
+    let elsewhere = watch("w1", "r1", "discord:2");
+    let gone = watch("w9", "r1", "discord:1");
+    assert_eq!(store.amend(&[elsewhere, gone]).await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.load().await.unwrap().subscriptions, [watch("w1", "r1", "discord:1")]);
+
+    assert_eq!(store.amend(&[stopped.clone()]).await.unwrap(), ["w1"]);
+    let old = store.record(&moved("r1", 3, &["discord:1"])).await.unwrap();
+    assert_eq!(old, Recorded::Stale, "a poll that did not know of it");
+    scene.record(&moved("r1", 4, &[])).await;
+    let scene = scene.reopen().await;
+    assert_eq!(scene.store.load().await.unwrap().subscriptions, [stopped]);
+}
+
+async fn what_was_stopped_or_is_over_makes_room_for_a_new_one(scene: Scene) {
+    let store = &scene.store;
+    let new = |id: &str, seconds| Subscription { created_at: at(seconds), ..watch(id, "r1", "discord:1") };
+    let first = Subscription { until: Some(at(60)), ..new("w1", 0) };
+    store.subscribe(&first, None).await.unwrap();
+    let already = Subscribed::Already { id: "w1".to_owned() };
+    assert_eq!(store.subscribe(&new("w2", 59), None).await.unwrap(), already, "its time is not over");
+    assert_eq!(store.subscribe(&new("w2", 60), None).await.unwrap(), Subscribed::New { run: None });
+    assert_eq!(store.load().await.unwrap().subscriptions, [new("w2", 60)]);
+
+    store.amend(&[Subscription { stopped: Some(at(70)), ..new("w2", 60) }]).await.unwrap();
+    assert_eq!(store.subscribe(&new("w3", 71), None).await.unwrap(), Subscribed::New { run: None });
+    assert_eq!(store.load().await.unwrap().subscriptions, [new("w3", 71)]);
+}
+
+fn waiting(id: &str, to: &str) -> Subscription {
+    Subscription { scope: Scope::Next { workspace: warehouse().key() }, ..watch(id, "r1", to) }
+}
+
+/// The poll that sees a run start.
+fn starting(run: &str, begun: &[Subscription]) -> Poll {
+    let poll = moved(run, 1, &[]);
+    let start =
+        poll.changes.iter().cloned().map(|change| callboard::model::Change { kind: ChangeKind::Started, ..change });
+    Poll { changes: start.collect(), begun: begun.to_vec(), ..poll }
+}
+
+async fn who_waits_for_the_next_run_gets_it_once_and_with_its_start(scene: Scene) {
+    let store = &scene.store;
+    let over = Subscription { until: Some(at(-100)), ..waiting("w3", "discord:3") };
+    let stopped = Subscription { stopped: Some(at(0)), ..waiting("w4", "discord:4") };
+    for one in [&waiting("w2", "discord:2"), &waiting("w1", "discord:1"), &over, &stopped] {
+        assert_eq!(store.subscribe(one, None).await.unwrap(), Subscribed::New { run: None });
+    }
+    let already = Subscribed::Already { id: "w1".to_owned() };
+    assert_eq!(store.subscribe(&waiting("w9", "discord:1"), None).await.unwrap(), already, "one waits for one run");
+    scene.record(&moved("r0", 1, &[])).await;
+    let begun = [watch("w1", "r1", "discord:1"), watch("w2", "r1", "discord:2")];
+    scene.record(&starting("r1", &begun)).await;
+    scene.record(&starting("r2", &[])).await;
+    let scene = scene.reopen().await;
+    let mut left = scene.store.load().await.unwrap().subscriptions;
+    left.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(left, [begun[0].clone(), begun[1].clone(), over, stopped]);
+    let again = scene.store.subscribe(&watch("w8", "r1", "discord:1"), None).await.unwrap();
+    assert_eq!(again, Subscribed::Already { id: "w1".to_owned() }, "it is on the run now");
+    // The place is free for the run after that.
+    assert_eq!(scene.store.subscribe(&waiting("w9", "discord:1"), None).await.unwrap(), Subscribed::New { run: None });
+}
+
+async fn a_start_that_does_not_know_who_waits_for_it_writes_nothing(scene: Scene) {
+    let store = &scene.store;
+    store.subscribe(&waiting("w1", "discord:1"), None).await.unwrap();
+    let before = store.load().await.unwrap();
+    let changed = Subscription { stages: vec!["PROD".to_owned()], ..watch("w1", "r1", "discord:1") };
+    let more = watch("w2", "r1", "discord:2");
+    for begun in [vec![], vec![changed], vec![watch("w1", "r1", "discord:1"), more]] {
+        assert_eq!(store.record(&starting("r1", &begun)).await.unwrap(), Recorded::Stale, "{begun:?}");
+        assert_eq!(store.load().await.unwrap(), before);
+    }
+    assert_eq!(scene.all().await, []);
 }
 
 async fn the_last_change_of_a_run_ends_its_watches_and_keeps_its_deliveries(scene: Scene) {

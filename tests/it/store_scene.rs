@@ -324,6 +324,7 @@ pub fn nothing() -> Poll {
         runs: vec![],
         changes: vec![],
         deliveries: vec![],
+        begun: Vec::new(),
         ended: vec![],
         forgotten: vec![],
     }

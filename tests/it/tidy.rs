@@ -139,7 +139,7 @@ fn imports_point_down() {
 const ROOMS: &[(&str, &[&str])] = &[
     ("channels", &["console", "dingtalk", "discord", "slack", "webhook"]),
     ("surfaces", &["console", "dingtalk", "discord", "slack"]),
-    ("commands", &["help", "runs", "status", "unwatch", "watch", "watches", "why"]),
+    ("commands", &["help", "mute", "runs", "status", "unwatch", "watch", "watches", "why"]),
     (
         "cli",
         &[

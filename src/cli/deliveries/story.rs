@@ -349,6 +349,7 @@ impl Story {
         let what = match &one.scope {
             Scope::Run { run, .. } => format!("run {} in {workspace}", run.short()),
             Scope::Workspace { .. } => format!("every run in {workspace}"),
+            Scope::Next { .. } => format!("the next run in {workspace}"),
         };
         let on = one.on.iter().map(|selector| selector.as_str()).collect::<Vec<_>>().join(", ");
         let filters = [("stages", &one.stages), ("creators", &one.creators)];

@@ -40,7 +40,7 @@ pub(super) async fn import(
     let mut unknown = Vec::new();
     for subscription in &subscriptions {
         let standing = match &subscription.scope {
-            Scope::Workspace { .. } => None,
+            Scope::Workspace { .. } | Scope::Next { .. } => None,
             Scope::Run { workspace, run } => standings.get(&(workspace.clone(), run.clone())),
         };
         let state = match standing {
@@ -146,15 +146,11 @@ fn asked(one: &Subscription) -> impl PartialEq {
 
 fn line(one: &Subscription, config: &Config) -> String {
     let [_, workspace, run, to, by, on] = super::row(one, &config.workspaces());
-    let until = one.until.map_or_else(String::new, |until| format!(" until {until}"));
-    format!("{workspace} {run} to {to}: {on}{until} (by {by})")
+    format!("{workspace} {run} to {to}: {on} (by {by})")
 }
 
 fn run_of(subscription: &Subscription) -> String {
-    match &subscription.scope {
-        Scope::Run { run, .. } => run.to_string(),
-        Scope::Workspace { .. } => String::new(),
-    }
+    subscription.scope.run().map(ToString::to_string).unwrap_or_default()
 }
 
 /// Where the run of each subscription stands; what the store does not know is asked for, each run once.

@@ -142,7 +142,7 @@ fn view(call: &Call<'_>, subscription: &Subscription) -> SubscriptionView {
         workspace: call.opened(key).map_or_else(|| key.to_string(), |workspace| workspace.name.clone()),
         run: match &subscription.scope {
             Scope::Run { run, .. } => Some(run.to_string()),
-            Scope::Workspace { .. } => None,
+            Scope::Workspace { .. } | Scope::Next { .. } => None,
         },
         to: subscription.to.to_string(),
         on: subscription.on.clone(),
@@ -160,10 +160,10 @@ async fn list(call: Call<'_>) -> Result<Answer, Failure> {
     let wanted: Wanted = call.query()?;
     let workspace = wanted.workspace.as_deref().map(|name| call.workspace(name)).transpose()?.map(Workspace::key);
     let to = wanted.to.map(Destination::from);
-    let mut found = call.pages.tracker.all();
-    found.retain(|subscription| {
+    let found = call.pages.tracker.select(|subscription| {
         let key = subscription.scope.workspace();
-        call.opened(key).is_some()
+        subscription.is_live(call.now)
+            && call.opened(key).is_some()
             && workspace.as_ref().is_none_or(|workspace| workspace == key)
             && to.as_ref().is_none_or(|to| *to == subscription.to)
     });
@@ -174,7 +174,7 @@ async fn list(call: Call<'_>) -> Result<Answer, Failure> {
 fn find(call: &Call<'_>) -> Result<Arc<Subscription>, Failure> {
     let found = call.pages.tracker.subscription(&call.id);
     found
-        .filter(|found| call.opened(found.scope.workspace()).is_some())
+        .filter(|found| found.is_live(call.now) && call.opened(found.scope.workspace()).is_some())
         .ok_or_else(|| Failure::not_found("subscription"))
 }
 

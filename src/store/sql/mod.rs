@@ -153,6 +153,11 @@ impl<E: Engine> Store for Database<E> {
         self.write(move |session| writes::unsubscribe(session, &id)).await
     }
 
+    async fn amend(&self, subscriptions: &[Subscription]) -> Answer<Vec<String>> {
+        let subscriptions = subscriptions.to_vec();
+        self.write(move |session| writes::amend(session, &subscriptions)).await
+    }
+
     async fn record(&self, poll: &Poll) -> Answer<Recorded> {
         let poll = poll.clone();
         self.write(move |session| writes::record(session, &poll)).await

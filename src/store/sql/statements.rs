@@ -10,14 +10,24 @@ pub const ROLLBACK_TO: &str = "ROLLBACK TO operation";
 
 // --------------------------------------------------------------------------------------------------- subscriptions
 
+/// What stands in the column `run` for the next run.
+pub const NEXT: &str = "*";
+
 pub const FIND_SUBSCRIPTION: &str = "
-    SELECT id FROM subscriptions
+    SELECT json FROM subscriptions
     WHERE workspace = ?1 AND coalesce(run, '') = coalesce(?2, '') AND destination = ?3
       AND coalesce(template, '') = coalesce(?4, '')";
 
 pub const INSERT_SUBSCRIPTION: &str = "
     INSERT INTO subscriptions (id, workspace, run, destination, template, json, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+pub const SUBSCRIPTION: &str = "SELECT json FROM subscriptions WHERE id = ?1";
+
+pub const WAITING_SUBSCRIPTIONS: &str = "
+    SELECT json FROM subscriptions WHERE workspace = ?1 AND coalesce(run, '') = '*' ORDER BY id";
+
+pub const AMEND_SUBSCRIPTION: &str = "UPDATE subscriptions SET run = ?2, json = ?3 WHERE id = ?1";
 
 pub const DELETE_SUBSCRIPTION: &str = "DELETE FROM subscriptions WHERE id = ?1";
 
@@ -35,6 +45,8 @@ pub const INSERT_SEEN: &str = "INSERT INTO seen (key, until) VALUES (?1, ?2) ON 
 pub const INSERT_RUN_OR_BUMP: &str = "
     INSERT INTO runs (workspace, run, version, state) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (workspace, run) DO UPDATE SET version = runs.version + 1";
+
+pub const BUMP_RUN: &str = "UPDATE runs SET version = version + 1 WHERE workspace = ?1 AND run = ?2";
 
 pub const RUN_VERSION: &str = "SELECT version FROM runs WHERE workspace = ?1 AND run = ?2";
 
@@ -454,7 +466,7 @@ mod tests {
     #[rustfmt::skip]
     const OTHERS: &[&str] = &[
         TURNS, ALL_IN_FLIGHT, RELEASE_ATTEMPT, RELEASE_DELIVERY,
-        INSERT_SUBSCRIPTION, INSERT_SEEN, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
+        INSERT_SUBSCRIPTION, SUBSCRIPTION, WAITING_SUBSCRIPTIONS, AMEND_SUBSCRIPTION, BUMP_RUN, INSERT_SEEN, DELETE_SUBSCRIPTION, ALL_SUBSCRIPTIONS, INSERT_RUN_OR_BUMP, UPSERT_RUN,
         ALL_RUNS, UPSERT_WORKSPACE, ALL_WORKSPACES, INSERT_CHANGE, INSERT_DELIVERY, COUNT_FOLDABLE, INSERT_ATTEMPT,
         PUT_PLACE, OPEN_BY_DESTINATION, ALL_PLACES, DELIVERY_COLUMNS, IN_FLIGHT_BY_DESTINATION,
         RECOVER_ATTEMPTS, RECOVER_DELIVERIES, LAST_RECORDED, FIND_EXPIRED, FIND_OLD_DELIVERIES,

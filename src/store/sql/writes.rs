@@ -16,14 +16,13 @@ const URGENT_MOST: i64 = 2;
 
 pub fn subscribe(session: &dyn Session, subscription: &Subscription, state: Option<&RunState>) -> Result<Subscribed> {
     let workspace = &subscription.scope.workspace().0;
-    let run = match &subscription.scope {
-        Scope::Run { run, .. } => Some(run.as_str()),
-        Scope::Workspace { .. } => None,
-    };
+    let run = column(&subscription.scope);
     let (to, template) = (subscription.to.to_string(), &subscription.template);
-    let present = session.first(sql::FIND_SUBSCRIPTION, values![workspace, run, to, template], |row| row.get(0))?;
-    if let Some(id) = present {
-        return Ok(Subscribed::Already { id });
+    if let Some(present) = present(session, subscription)? {
+        if present.is_live(subscription.created_at) {
+            return Ok(Subscribed::Already { id: present.id });
+        }
+        unsubscribe(session, &present.id)?;
     }
     let (json, at) = (rows::to_json(subscription)?, subscription.created_at.as_millisecond());
     session.execute(sql::INSERT_SUBSCRIPTION, values![subscription.id, workspace, run, to, template, json, at])?;
@@ -36,6 +35,62 @@ pub fn subscribe(session: &dyn Session, subscription: &Subscription, state: Opti
         session.one(sql::RUN, key, rows::run)
     });
     Ok(Subscribed::New { run: run.transpose()?.map(Box::new) })
+}
+
+/// The column `run`.
+fn column(scope: &Scope) -> Option<&str> {
+    match scope {
+        Scope::Run { run, .. } => Some(run.as_str()),
+        Scope::Workspace { .. } => None,
+        Scope::Next { .. } => Some(sql::NEXT),
+    }
+}
+
+/// The one that is about the same and goes to the same place.
+fn present(session: &dyn Session, subscription: &Subscription) -> Result<Option<Subscription>> {
+    let Subscription { scope, to, template, .. } = subscription;
+    let same = values![scope.workspace().0, column(scope), to.to_string(), template];
+    session.first(sql::FIND_SUBSCRIPTION, same, |row| rows::json(row, 0))
+}
+
+pub fn amend(session: &dyn Session, subscriptions: &[Subscription]) -> Result<Vec<String>> {
+    let mut amended = Vec::new();
+    for new in subscriptions {
+        let old: Option<Subscription> = session.first(sql::SUBSCRIPTION, values![new.id], |row| rows::json(row, 0))?;
+        if old.is_some_and(|old| old.is_same(new)) {
+            replace(session, new)?;
+            if let Some(run) = new.scope.run() {
+                session.execute(sql::BUMP_RUN, values![new.scope.workspace().0, run.as_str()])?;
+            }
+            amended.push(new.id.clone());
+        }
+    }
+    Ok(amended)
+}
+
+fn replace(session: &dyn Session, subscription: &Subscription) -> Result<()> {
+    let row = values![subscription.id, column(&subscription.scope), rows::to_json(subscription)?];
+    session.execute(sql::AMEND_SUBSCRIPTION, row).map(drop)
+}
+
+/// What waits for the run that this poll saw start is on that run from now on. False when the poll does not know all of
+/// it.
+fn begin(session: &dyn Session, poll: &Poll) -> Result<bool> {
+    let Some(start) = Poll::next_run(&poll.changes) else { return Ok(poll.begun.is_empty()) };
+    let waiting: Vec<Subscription> =
+        session.all(sql::WAITING_SUBSCRIPTIONS, values![poll.key.0], |row| rows::json(row, 0))?;
+    let begun = waiting.iter().filter_map(|waiting| waiting.taking(&start.run.id, start.at));
+    if !begun.eq(poll.begun.iter().cloned()) {
+        return Ok(false);
+    }
+    for begun in &poll.begun {
+        match present(session, begun)? {
+            // Somebody subscribed to it before it was seen.
+            Some(_) => unsubscribe(session, &begun.id).map(drop)?,
+            None => replace(session, begun)?,
+        }
+    }
+    Ok(true)
 }
 
 pub fn unsubscribe(session: &dyn Session, id: &str) -> Result<bool> {
@@ -55,6 +110,9 @@ pub fn record(session: &dyn Session, poll: &Poll) -> Result<Recorded> {
         if stored.unwrap_or(0) != state.version - 1 {
             return Ok(Recorded::Stale);
         }
+    }
+    if !begin(session, poll)? {
+        return Ok(Recorded::Stale);
     }
     for state in &poll.runs {
         session.execute(

@@ -21,7 +21,7 @@ use super::gateway::Asked;
 use super::markdown::{cut_plain, units, write};
 use super::rest::{Call, Failure, Rest};
 use super::{Timing, registration};
-use crate::model::{Clock, CommandInfo, Reply, Request, Suggestion, Text};
+use crate::model::{Button, Clock, CommandInfo, Reply, Request, Suggestion, Text};
 use crate::surfaces::{Inbox, backoff};
 use crate::text::clean_line;
 
@@ -34,6 +34,15 @@ const NO_PREVIEWS: u64 = 1 << 2;
 const ONLY_ASKER: u64 = 1 << 6;
 /// <https://discord.com/developers/docs/interactions/application-commands#application-command-object-application-command-option-choice-structure>
 const CHOICES_LIMIT: usize = 25;
+/// Buttons in a row, characters of a label and of a button's id:
+/// <https://docs.discord.com/developers/components/reference#button>
+const BUTTONS_LIMIT: usize = 5;
+const LABEL_LIMIT: usize = 80;
+const BUTTON_ID_LIMIT: usize = 100;
+/// Component types and the style of a button that is one of several.
+const ROW: u8 = 1;
+const BUTTON: u8 = 2;
+const SECONDARY: u8 = 2;
 const CHOICE_LIMIT: usize = 100;
 /// Interaction errors, from Discord's list of JSON error codes.
 const ALREADY_ACKNOWLEDGED: i64 = 40060;
@@ -127,6 +136,8 @@ impl Desk {
         let call = |method, body| Call {
             method,
             path: &path,
+            // Without it the answer leaves out what is compared.
+            query: Some(("with_localizations", "true")),
             as_bot: true,
             body,
             repeatable: true,
@@ -177,7 +188,8 @@ impl Desk {
             // Who sees it was fixed by deferring.
             fields.remove("flags");
         }
-        let call = |method, path, body, repeatable| Call { method, path, as_bot: false, body, repeatable, until };
+        let call =
+            |method, path, body, repeatable| Call { method, path, query: None, as_bot: false, body, repeatable, until };
         self.rest.call(call(Method::PATCH, &original, Some(edit), true)).await?;
         if reply.private {
             return Ok(());
@@ -189,7 +201,8 @@ impl Desk {
     async fn respond(&self, asked: &Asked, kind: u8, data: Value, until: Instant) -> Result<(), Failure> {
         let path = ["interactions", &asked.id, &asked.token, "callback"];
         let body = Some(json!({ "type": kind, "data": data }));
-        let call = Call { method: Method::POST, path: &path, as_bot: false, body, repeatable: true, until };
+        let call =
+            Call { method: Method::POST, path: &path, query: None, as_bot: false, body, repeatable: true, until };
         match self.rest.call(call).await {
             // An earlier attempt arrived although its answer was lost.
             Err(failure) if failure.code() == ALREADY_ACKNOWLEDGED => Ok(()),
@@ -198,7 +211,8 @@ impl Desk {
     }
 
     fn request(&self, asked: &Asked) -> Request {
-        Request { asker: asked.asker.clone(), locale: asked.locale.clone(), text: self.text(asked), at: (self.clock)() }
+        let text = asked.pressed.as_deref().map_or_else(|| self.text(asked), clean_line);
+        Request { asker: asked.asker.clone(), locale: asked.locale.clone(), text, at: (self.clock)() }
     }
 
     /// Name and values as people type them in chats without forms: arguments in the order of the command's table,
@@ -237,7 +251,21 @@ fn private(words: impl ToString) -> Reply {
 /// The message object, mentions off: <https://discord.com/developers/docs/resources/message#allowed-mentions-object>
 fn message(reply: &Reply) -> Value {
     let flags = if reply.private { NO_PREVIEWS | ONLY_ASKER } else { NO_PREVIEWS };
-    json!({ "content": write(&reply.text), "allowed_mentions": { "parse": [] }, "flags": flags })
+    json!({
+        "content": write(&reply.text), "components": components(&reply.buttons), "allowed_mentions": { "parse": [] },
+        "flags": flags,
+    })
+}
+
+/// A row of buttons, each with its command as its id. A command that does not fit is left out: cut, it would be another.
+fn components(buttons: &[Button]) -> Vec<Value> {
+    let fitting = buttons.iter().filter(|button| units(&button.command) <= BUTTON_ID_LIMIT).take(BUTTONS_LIMIT);
+    let button = |button: &Button| {
+        let label = cut_plain(&button.label, LABEL_LIMIT);
+        json!({ "type": BUTTON, "style": SECONDARY, "label": label, "custom_id": button.command })
+    };
+    let row: Vec<Value> = fitting.map(button).collect();
+    if row.is_empty() { Vec::new() } else { vec![json!({ "type": ROW, "components": row })] }
 }
 
 /// A value too long is left out: cut, it would name another run.
@@ -282,6 +310,7 @@ mod tests {
             application: "2".to_owned(),
             command: command.to_owned(),
             options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            pressed: None,
             asker: Asker::default(),
             locale: String::new(),
         }
@@ -299,6 +328,18 @@ mod tests {
     fn logs_name_only_commands_of_the_table() {
         assert_eq!(desk().label("watch"), "watch");
         assert_eq!(desk().label("whatever a person made up"), "unknown");
+    }
+
+    #[test]
+    fn a_button_is_its_command_and_none_is_cut() {
+        let reply = |command: &str| private("x").button("Stop", command);
+        let pressed = Asked { pressed: Some("unwatch  7b1e\n04c2".to_owned()), ..asked("unwatch", &[]) };
+        assert_eq!(desk().request(&pressed).text, "unwatch  7b1e 04c2");
+        let row = &message(&reply(&"x".repeat(100)))["components"][0];
+        assert_eq!(row["components"][0]["custom_id"], "x".repeat(100));
+        assert_eq!(message(&reply(&"x".repeat(101)))["components"], json!([]));
+        let many = (0..9).fold(private("x"), |reply, n| reply.button(format!("{n}"), format!("watch {n}")));
+        assert_eq!(message(&many)["components"][0]["components"].as_array().map(Vec::len), Some(BUTTONS_LIMIT));
     }
 
     #[test]

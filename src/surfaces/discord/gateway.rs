@@ -11,8 +11,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use serenity::all::{
-    CommandDataOption, CommandDataOptionValue, CommandInteraction, ConnectionStage, Event, Interaction, ShardId,
-    ShardInfo,
+    CommandDataOption, CommandDataOptionValue, CommandInteraction, ComponentInteraction, ComponentInteractionDataKind,
+    ConnectionStage, Event, Interaction, Member, ShardId, ShardInfo, User,
 };
 use serenity::gateway::{
     GatewayError, Shard, ShardManager, ShardManagerOptions, ShardMessenger, ShardRunner, ShardRunnerInfo,
@@ -61,6 +61,8 @@ pub(super) struct Asked {
     pub(super) command: String,
     /// Name and value as typed.
     pub(super) options: Vec<(String, String)>,
+    /// The whole command, where a button was pressed.
+    pub(super) pressed: Option<String>,
     pub(super) asker: Asker,
     /// The person's language as set in Discord.
     pub(super) locale: String,
@@ -311,6 +313,7 @@ impl RawEventHandler for Listener {
             Event::InteractionCreate(event) => match event.interaction {
                 Interaction::Command(command) => self.pass_on(&command, Heard::Command),
                 Interaction::Autocomplete(command) => self.pass_on(&command, Heard::Autocomplete),
+                Interaction::Component(press) => self.pass_press(&press),
                 _ => {}
             },
             _ => {}
@@ -320,26 +323,47 @@ impl RawEventHandler for Listener {
 
 impl Listener {
     fn pass_on(&self, interaction: &CommandInteraction, kind: fn(Asked) -> Heard) {
-        // Without a person serenity fills in a default one, whose rights must not be anybody's.
-        let person = interaction.member.as_ref().map_or(&interaction.user, |member| &member.user);
-        if person.name.is_empty() {
-            return;
-        }
+        let room = interaction.channel_id.to_string();
+        let Some(asker) = asker(interaction.member.as_deref(), &interaction.user, room) else { return };
         (self.hear)(kind(Asked {
             id: interaction.id.to_string(),
             token: interaction.token.clone(),
             application: interaction.application_id.to_string(),
             command: interaction.data.name.clone(),
             options: interaction.data.options.iter().filter_map(typed).collect(),
-            asker: Asker {
-                surface: super::NAME.to_owned(),
-                room: interaction.channel_id.to_string(),
-                user: person.id.to_string(),
-                roles: interaction.member.iter().flat_map(|member| &member.roles).map(ToString::to_string).collect(),
-            },
+            pressed: None,
+            asker,
             locale: interaction.locale.clone(),
         }));
     }
+
+    /// A button of ours was pressed, which holds a command:
+    /// <https://docs.discord.com/developers/components/reference#button>.
+    fn pass_press(&self, press: &ComponentInteraction) {
+        if !matches!(press.data.kind, ComponentInteractionDataKind::Button) {
+            return;
+        }
+        let Some(asker) = asker(press.member.as_ref(), &press.user, press.channel_id.to_string()) else { return };
+        let pressed = press.data.custom_id.clone();
+        (self.hear)(Heard::Command(Asked {
+            id: press.id.to_string(),
+            token: press.token.clone(),
+            application: press.application_id.to_string(),
+            command: pressed.split_whitespace().next().unwrap_or_default().to_owned(),
+            options: Vec::new(),
+            pressed: Some(pressed),
+            asker,
+            locale: press.locale.clone(),
+        }));
+    }
+}
+
+/// Without a person serenity fills in a default one, whose rights must not be anybody's.
+fn asker(member: Option<&Member>, user: &User, room: String) -> Option<Asker> {
+    let person = member.map_or(user, |member| &member.user);
+    let roles = member.iter().flat_map(|member| &member.roles).map(ToString::to_string).collect();
+    let asker = Asker { surface: super::NAME.to_owned(), room, user: person.id.to_string(), roles };
+    (!person.name.is_empty()).then_some(asker)
 }
 
 /// Only text is ever registered as an option.

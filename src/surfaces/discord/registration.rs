@@ -3,9 +3,12 @@
 //! Limits (name 32, description 100, 25 options):
 //! <https://discord.com/developers/docs/interactions/application-commands#application-command-object>
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::localized::chinese;
 use crate::model::{CommandInfo, OptionInfo};
 
 /// CHAT_INPUT, the type of slash commands.
@@ -13,11 +16,23 @@ const SLASH: u8 = 1;
 /// The option type for text.
 const STRING: u8 = 3;
 
+/// A server and a direct message with the bot:
+/// <https://docs.discord.com/developers/interactions/receiving-and-responding#interaction-object-interaction-context-types>
+const CONTEXTS: [u8; 2] = [0, 1];
+
+/// By language, as Discord names it.
+type Localized = BTreeMap<String, String>;
+
 /// What is compared and sent; everything else Discord keeps of a command is its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Command {
     name: String,
     description: String,
+    #[serde(default)]
+    description_localizations: Option<Localized>,
+    /// Where it can be used. Who may, is for the admins of a server to narrow down; here it is `[[access]]` that counts.
+    #[serde(default)]
+    contexts: Option<Vec<u8>>,
     #[serde(rename = "type", default = "slash")]
     kind: u8,
     #[serde(default)]
@@ -28,6 +43,8 @@ struct Command {
 struct Argument {
     name: String,
     description: String,
+    #[serde(default)]
+    description_localizations: Option<Localized>,
     #[serde(rename = "type")]
     kind: u8,
     #[serde(default)]
@@ -58,6 +75,7 @@ fn command(info: &CommandInfo) -> Command {
     let argument = |arg: &crate::model::ArgInfo| Argument {
         name: arg.name.to_owned(),
         description: arg.about.to_owned(),
+        description_localizations: localized(info.name, arg.name),
         kind: STRING,
         required: arg.required,
         autocomplete: arg.completes_runs,
@@ -65,6 +83,7 @@ fn command(info: &CommandInfo) -> Command {
     let option = |option: &OptionInfo| Argument {
         name: option.name.to_owned(),
         description: option.about.to_owned(),
+        description_localizations: localized(info.name, option.name),
         kind: STRING,
         required: false,
         autocomplete: false,
@@ -72,9 +91,16 @@ fn command(info: &CommandInfo) -> Command {
     Command {
         name: info.name.to_owned(),
         description: info.about.to_owned(),
+        description_localizations: localized(info.name, ""),
+        contexts: Some(CONTEXTS.to_vec()),
         kind: SLASH,
         options: info.args.iter().map(argument).chain(info.options.iter().map(option)).collect(),
     }
+}
+
+/// In the languages that Discord shows beside English: <https://docs.discord.com/developers/reference#locales>.
+fn localized(command: &str, word: &str) -> Option<Localized> {
+    chinese(command, word).map(|said| BTreeMap::from([("zh-CN".to_owned(), said.to_owned())]))
 }
 
 #[cfg(test)]
@@ -100,8 +126,13 @@ mod tests {
         let registered = json!([
             { "id": "1", "application_id": "9", "version": "3", "default_member_permissions": null, "type": 1,
               "name": "watch", "name_localizations": null, "description": "Follow a run", "nsfw": false,
-              "options": [{ "type": 3, "name": "run", "description": "Its id", "required": true, "autocomplete": true }] },
-            { "id": "2", "name": "help", "description": "Show what I can do", "type": 1 },
+              "description_localizations": { "zh-CN": chinese("watch", "") }, "contexts": [0, 1],
+              "options": [{
+                  "type": 3, "name": "run", "description": "Its id", "required": true, "autocomplete": true,
+                  "description_localizations": { "zh-CN": chinese("watch", "run") },
+              }] },
+            { "id": "2", "name": "help", "description": "Show what I can do", "type": 1, "contexts": [0, 1],
+              "description_localizations": { "zh-CN": chinese("help", "") } },
         ]);
         assert_eq!(difference(registered, &COMMANDS), None);
     }

@@ -30,6 +30,7 @@ pub(super) struct Rest {
 pub(super) struct Call<'a> {
     pub(super) method: Method,
     pub(super) path: &'a [&'a str],
+    pub(super) query: Option<(&'static str, &'static str)>,
     /// Send the bot's token. The endpoints of an interaction carry their own.
     pub(super) as_bot: bool,
     pub(super) body: Option<Value>,
@@ -115,10 +116,13 @@ impl Rest {
     }
 
     async fn attempt(&self, call: &Call<'_>) -> Attempt {
-        let url = match self.url(call.path) {
+        let mut url = match self.url(call.path) {
             Ok(url) => url,
             Err(failure) => return Attempt::Failed(failure),
         };
+        if let Some((name, value)) = call.query {
+            url.query_pairs_mut().append_pair(name, value);
+        }
         let mut request = self.client.request(call.method.clone(), url).header(USER_AGENT, AGENT);
         if call.as_bot {
             match self.authorization() {

@@ -236,9 +236,8 @@ pub(super) fn interaction(
     token: &str,
     room: &str,
     user: &str,
-    command_id: &str,
-    command: &str,
-    options: &Value,
+    locale: &str,
+    data: &Value,
 ) -> Value {
     let guild = "1100000000000000003";
     let person = json!({
@@ -247,7 +246,7 @@ pub(super) fn interaction(
     });
     json!({
         "version": 1, "type": kind, "id": id, "token": token, "application_id": APPLICATION,
-        "channel_id": room, "guild_id": guild, "locale": "en-US", "guild_locale": "en-US",
+        "channel_id": room, "guild_id": guild, "locale": locale, "guild_locale": "en-US",
         "app_permissions": "2251799813685247", "entitlements": [], "entitlement_sku_ids": [], "context": 0,
         "authorizing_integration_owners": { "0": guild }, "attachment_size_limit": 10_485_760,
         "guild": { "id": guild, "locale": "en-US", "features": [] },
@@ -262,6 +261,6 @@ pub(super) fn interaction(
             "permissions": "2251799813685247", "communication_disabled_until": null,
             "unusual_dm_activity_until": null,
         },
-        "data": { "id": command_id, "name": command, "type": 1, "options": options },
+        "data": data,
     })
 }

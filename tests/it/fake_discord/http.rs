@@ -1,11 +1,11 @@
 //! Discord's HTTP interface, as far as a bot with slash commands needs it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
@@ -128,13 +128,23 @@ async fn me(headers: HeaderMap) -> Answer {
 
 // -------------------------------------------------------------------------------------------------------- commands
 
-async fn commands(State(shared): App, Path(application): Path<String>, headers: HeaderMap) -> Answer {
+async fn commands(
+    State(shared): App,
+    Path(application): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Answer {
     authorize(&headers)?;
     known_application(&application)?;
-    let commands = shared.change(|world| {
+    let mut commands = shared.change(|world| {
         world.command_reads += 1;
         world.commands.clone()
     });
+    if query.get("with_localizations").map(String::as_str) != Some("true") {
+        for command in &mut commands {
+            command.as_object_mut().expect("checked").remove("description_localizations");
+        }
+    }
     ok(Value::Array(commands))
 }
 
@@ -202,6 +212,17 @@ fn check_command(command: &Value) -> Result<(), Refusal> {
         }
         optional_seen |= !required;
     }
+    if command["contexts"].as_array().is_some_and(|all| all.iter().any(|one| one.as_u64().is_none_or(|one| one > 2))) {
+        return invalid("no such context");
+    }
+    for described in std::iter::once(command).chain(&options) {
+        for (language, said) in described["description_localizations"].as_object().into_iter().flatten() {
+            if !["zh-CN", "zh-TW", "en-GB"].contains(&language.as_str()) {
+                return invalid(format!("no language of Discord's: {language}"));
+            }
+            check_text(said, 100, "localized description")?;
+        }
+    }
     if command.to_string().len() > 8000 {
         return invalid("a command over 8000 characters");
     }
@@ -248,7 +269,36 @@ fn check_message(message: &Value, flags_allowed: u64) -> Result<Seen, Refusal> {
     if flags & !flags_allowed != 0 {
         return invalid(format!("flags that may not be set here: {flags}"));
     }
-    Ok(Seen { text: text.to_owned(), ephemeral: flags & EPHEMERAL != 0 })
+    Ok(Seen { text: text.to_owned(), ephemeral: flags & EPHEMERAL != 0, buttons: check_components(message)? })
+}
+
+/// Labels and ids of buttons: rows of one to five, each with a label and an id of its own.
+/// <https://docs.discord.com/developers/components/reference>
+fn check_components(message: &Value) -> Result<Vec<(String, String)>, Refusal> {
+    let rows = message["components"].as_array().cloned().unwrap_or_default();
+    if rows.len() > 5 {
+        return invalid("more than 5 rows of components");
+    }
+    let mut buttons: Vec<(String, String)> = Vec::new();
+    for row in &rows {
+        let of_row = row["components"].as_array().cloned().unwrap_or_default();
+        if row["type"] != json!(1) || !(1..=5).contains(&of_row.len()) {
+            return invalid("a row holds 1 to 5 components");
+        }
+        for button in &of_row {
+            if button["type"] != json!(2) || !(1..=4).contains(&button["style"].as_u64().unwrap_or_default()) {
+                return invalid(format!("no button: {button}"));
+            }
+            check_text(&button["label"], 80, "label")?;
+            check_text(&button["custom_id"], 100, "custom_id")?;
+            let field = |name: &str| button[name].as_str().unwrap_or_default().to_owned();
+            if buttons.iter().any(|(_, id)| *id == field("custom_id")) {
+                return invalid("two components of one custom_id");
+            }
+            buttons.push((field("label"), field("custom_id")));
+        }
+    }
+    Ok(buttons)
 }
 
 /// Stricter than Discord: whoever says nothing lets people be pinged.
@@ -260,7 +310,9 @@ fn check_mentions(message: &Value) -> Result<(), Refusal> {
 }
 
 async fn callback(State(shared): App, Path((id, token)): Path<(String, String)>, body: Bytes) -> Response {
-    let result = parse(&body).and_then(|body| shared.change(|world| respond(world, &id, &token, &body)));
+    let result = parse(&body).and_then(|body| {
+        shared.change(|world| respond(world, &id, &token, &body).map(|()| remember_buttons(world, &token)))
+    });
     match result {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refusal) => refusal.into_response(),
@@ -298,6 +350,16 @@ fn respond(world: &mut World, id: &str, token: &str, body: &Value) -> Result<(),
     Ok(())
 }
 
+/// What can be pressed from now on.
+fn remember_buttons(world: &mut World, token: &str) {
+    let Some(interaction) = world.interactions.get(token) else { return };
+    let seen = interaction.original.iter().chain(interaction.follow_ups.iter().map(|(_, seen)| seen));
+    let of_seen = |seen: &Seen| seen.buttons.clone();
+    let room = interaction.room.clone();
+    let buttons: Vec<_> = seen.flat_map(of_seen).map(|(label, id)| (room.clone(), label, id)).collect();
+    world.buttons.extend(buttons);
+}
+
 fn check_choices(choices: &Value) -> Result<Vec<(String, String)>, Refusal> {
     let Some(choices) = choices.as_array().filter(|choices| choices.len() <= 25) else {
         return invalid("choices must be a list of at most 25");
@@ -328,6 +390,7 @@ async fn follow_up(State(shared): App, Path((application, token)): Path<(String,
             }
             Stage::Answered => interaction.follow_ups.push((message_id.clone(), seen.clone())),
         }
+        remember_buttons(world, &token);
         ok(message(&message_id, &seen.text))
     })
 }
@@ -346,7 +409,7 @@ async fn edit(
             let Some((_, old)) = interaction.follow_ups.iter_mut().find(|(id, _)| *id == message_id) else {
                 return refuse(404, 10008, "Unknown Message");
             };
-            old.text.clone_from(&seen.text);
+            (old.text, old.buttons) = (seen.text.clone(), seen.buttons);
             return ok(message(&message_id, &seen.text));
         }
         let ephemeral = match (interaction.stage, &interaction.original) {
@@ -355,7 +418,7 @@ async fn edit(
             _ => return refuse(404, 10008, "Unknown Message"),
         };
         interaction.stage = Stage::Answered;
-        interaction.original = Some(Seen { text: seen.text.clone(), ephemeral });
+        interaction.original = Some(Seen { text: seen.text.clone(), ephemeral, buttons: seen.buttons });
         ok(message("1300000000000000000", &seen.text))
     })
 }
@@ -396,7 +459,7 @@ async fn remove(State(shared): App, Path((application, token, id)): Path<(String
     }
 }
 
-fn message(id: &str, content: &str) -> Value {
+pub(super) fn message(id: &str, content: &str) -> Value {
     json!({
         "id": id, "type": 0, "channel_id": "1400000000000000000", "content": content, "attachments": [], "embeds": [],
         "author": { "id": BOT, "username": "callboard", "discriminator": "0001", "avatar": null, "bot": true },
@@ -439,6 +502,7 @@ fn take_post(shared: &Shared, room: String, body: Value) -> Answer {
         return invalid(format!("Value \"{room}\" is not snowflake."));
     }
     check_post(&body)?;
+    let buttons = check_components(&body)?;
     shared.change(|world| {
         if world.unknown_rooms.contains(&room) {
             return refuse(404, 10003, "Unknown Channel");
@@ -446,6 +510,8 @@ fn take_post(shared: &Shared, room: String, body: Value) -> Answer {
         let nonce = body["nonce"].as_str().map(ToOwned::to_owned);
         let content = body["content"].as_str().unwrap_or_default().to_owned();
         let id = world.id();
+        let buttons = buttons.into_iter().map(|(label, id)| (room.clone(), label, id));
+        world.buttons.extend(buttons);
         let posted = world.posted.entry(room).or_default();
         let enforced = body["enforce_nonce"] == json!(true);
         let again = posted.iter().find(|old| enforced && nonce.is_some() && old.nonce == nonce);

@@ -98,6 +98,7 @@ async fn owe(store: &dyn Store, rooms: usize) {
         runs: vec![diff::baseline(change.run.clone(), at)],
         deliveries: (0..rooms).map(owed).collect(),
         changes: vec![change],
+        begun: Vec::new(),
         ended: Vec::new(),
         forgotten: Vec::new(),
     };

@@ -75,7 +75,16 @@ async fn fill(store: Arc<dyn Store>, count: usize) {
     let state = WorkspaceState { key: workspace.key(), baseline_at: at, horizon: None, seen_at: None };
     let (changes, deliveries, ended, forgotten) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     store
-        .record(&Poll { key: workspace.key(), workspace: Some(state), runs, changes, deliveries, ended, forgotten })
+        .record(&Poll {
+            key: workspace.key(),
+            workspace: Some(state),
+            runs,
+            changes,
+            deliveries,
+            begun: Vec::new(),
+            ended,
+            forgotten,
+        })
         .await
         .unwrap();
     // Together, so that the store commits them in groups.

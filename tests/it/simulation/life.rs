@@ -7,7 +7,8 @@ use std::time::Duration;
 use callboard::dispatcher::{Dispatcher, Outlet, Outlets, Wording};
 use callboard::metrics::Metrics;
 use callboard::model::{
-    Clock, DeliveryState, Destination, Draft, Folding, Message, Prefer, Scope, Selector, Subscription, Timestamp, Tone,
+    Clock, DeliveryState, Destination, Draft, Folding, Message, Muted, Prefer, Scope, Selector, Subscription,
+    Timestamp, Tone,
 };
 use callboard::render::Rendered;
 use callboard::store::{Ledger, Store, StoreError};
@@ -17,13 +18,14 @@ use tokio::runtime::Runtime;
 
 use super::Broken;
 use super::oracle::{Oracle, named};
-use super::scenario::{Condition, Event, OPERATORS, On, PLACES, Scenario, Verb};
+use super::scenario::{Amendment, Condition, Event, OPERATORS, On, PLACES, Scenario, Verb};
 use super::views;
 use super::world::{self, Door, Key, STANDING_TEMPLATE, World};
 use crate::memory::{Around, Faults, MemoryStore};
 
 /// What a set of lives has to see, or it proves too little.
-pub const WHAT_MUST_HAPPEN: [&str; 16] = [
+pub const WHAT_MUST_HAPPEN: [&str; 17] = [
+    "amended",
     "delivered",
     "seen twice",
     "digest",
@@ -269,6 +271,7 @@ impl Life {
             }
             Event::Watch(place, run) => self.watch(place, run),
             Event::Unwatch(place, run) => self.unwatch(place, run),
+            Event::Amend(place, run, amendment) => self.amend(place, run, amendment),
             Event::Tick => self.tick(),
             Event::Becomes(place, condition) => self.world().becomes(place, condition),
             Event::Answer => {
@@ -340,16 +343,16 @@ impl Life {
             return;
         }
         let watch = self.new_watch(place, run);
-        let (ours, already) = (watch.id.clone(), self.oracle.is_watched(place, &id));
+        let (ours, already) = (watch.id.clone(), self.oracle.is_watched(place, &id, now));
         let watched = self.within(async |process| process.tracker.watch(watch, snapshot).await);
         self.world().note(|| format!("{} watches run {run}: {watched:?}", PLACES[place]));
         match watched {
             Ok(Watched::New) => self.oracle.watches(ours, place, id),
-            Ok(Watched::Already) if already.is_none() && !self.oracle.is_doubtful(&(place, None, id.clone(), 0)) => {
+            Ok(Watched::Already) if !already && !self.oracle.is_doubtful(&(place, None, id.clone(), 0)) => {
                 self.world().breaks("watch: it says that it watches already, and does not");
             }
             Ok(Watched::Already | Watched::Ended) => {}
-            Err(_) if already.is_some() => {}
+            Err(_) if already => {}
             Err(_) => self.oracle.doubts(place, id),
         }
     }
@@ -358,15 +361,43 @@ impl Life {
         self.watches += 1;
         let scope = Scope::Run { workspace: world::workspace().key(), run: world::run_id(run) };
         let on: Vec<Selector> = Selector::watch().into_iter().collect();
-        subscription(&format!("watch-{}", self.watches), scope, place, &on)
+        let created_at = self.now();
+        Subscription { created_at, ..subscription(&format!("watch-{}", self.watches), scope, place, &on) }
     }
 
     fn unwatch(&mut self, place: usize, run: usize) {
         let id = world::run_id(run);
-        let Some(ours) = self.oracle.is_watched(place, &id) else { return };
+        let Some(ours) = self.oracle.kept(place, &id) else { return };
         let gone = self.within(async |process| process.tracker.unsubscribe(&ours).await);
         match gone {
             Ok(_) => self.oracle.unwatched(&ours),
+            Err(_) => self.oracle.doubts(place, id),
+        }
+    }
+
+    fn amend(&mut self, place: usize, run: usize, amendment: Amendment) {
+        let (id, now) = (world::run_id(run), self.now());
+        let Some(ours) = self.oracle.kept(place, &id) else { return };
+        // Housekeeping may not have seen it yet.
+        let known = self.within(async |process| process.tracker.select(|one| one.id == ours).pop());
+        let Some(known) = known else { return };
+        let later = |minutes: u8| now + Duration::from_secs(60 * u64::from(minutes));
+        let mut new = (*known).clone();
+        match amendment {
+            Amendment::Mute(minutes) => new.muted = Some(Muted { until: later(minutes), by: "discord:7".to_owned() }),
+            Amendment::For(minutes) => new.until = Some(later(minutes)),
+            Amendment::Stop => new.stopped = Some(now),
+            Amendment::Undo => new.stopped = None,
+        }
+        let changed = new.clone();
+        let done = self.within(async |process| process.tracker.amend(vec![new]).await);
+        self.world().note(|| format!("{} of run {run}: {amendment:?}: {done:?}", PLACES[place]));
+        match done {
+            Ok(0) => {}
+            Ok(_) => {
+                self.count("amended");
+                self.oracle.amended(&changed);
+            }
             Err(_) => self.oracle.doubts(place, id),
         }
     }
@@ -375,7 +406,7 @@ impl Life {
     fn guest(&mut self, place: usize, run: usize) {
         let id = world::run_id(run);
         let Some(state) = views::run(&self.store, &world::workspace().key(), &id) else { return };
-        if state.snapshot.status.is_terminal() || self.oracle.is_watched(place, &id).is_some() {
+        if state.snapshot.status.is_terminal() || self.oracle.is_watched(place, &id, self.now()) {
             return;
         }
         let watch = self.new_watch(place, run);
@@ -386,11 +417,14 @@ impl Life {
     }
 
     fn housekeeping(&mut self) {
-        self.within(async |process| {
+        let now = self.now();
+        let swept = self.within(async |process| {
             let _ = process.tracker.take_over().await;
             let _ = process.tracker.keep_sight().await;
             process.dispatcher.wake();
+            process.tracker.sweep(now).await.is_ok()
         });
+        self.oracle.swept(now, swept);
     }
 
     fn tick(&mut self) {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use callboard::model::{Change, ChangeKind, RunId, Status};
+use std::time::Duration;
+
+use callboard::model::{Change, ChangeKind, RunId, Status, Subscription, Timestamp, elapsed};
 
 use super::scenario::{On, PLACES};
 use super::views;
@@ -18,6 +20,9 @@ struct Wanted {
     on: On,
     /// Only of this run, until it ends.
     run: Option<RunId>,
+    until: Option<Timestamp>,
+    muted: Option<Timestamp>,
+    stopped: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -39,16 +44,54 @@ pub struct Oracle {
 impl Oracle {
     pub fn stands(&mut self, id: String, place: usize, on: On, template: bool) {
         let template = template.then(|| STANDING_TEMPLATE.to_owned());
-        self.wanted.push(Wanted { id, place, template, on, run: None });
+        let (until, muted, stopped) = (None, None, None);
+        self.wanted.push(Wanted { id, place, template, on, run: None, until, muted, stopped });
     }
 
     pub fn watches(&mut self, id: String, place: usize, run: RunId) {
-        self.wanted.push(Wanted { id, place, template: None, on: On::Everything, run: Some(run) });
+        // What was stopped or is over makes room for it.
+        self.wanted.retain(|wanted| !(wanted.place == place && wanted.run.as_ref() == Some(&run)));
+        let (until, muted, stopped) = (None, None, None);
+        let (template, on, run) = (None, On::Everything, Some(run));
+        self.wanted.push(Wanted { id, place, template, on, run, until, muted, stopped });
     }
 
-    pub fn is_watched(&self, place: usize, run: &RunId) -> Option<String> {
+    /// By a watch that goes on, was stopped, or is over.
+    pub fn kept(&self, place: usize, run: &RunId) -> Option<String> {
         let here = |wanted: &&Wanted| wanted.place == place && wanted.run.as_ref() == Some(run);
         self.wanted.iter().find(here).map(|wanted| wanted.id.clone())
+    }
+
+    pub fn is_watched(&self, place: usize, run: &RunId, now: Timestamp) -> bool {
+        let kept = self.kept(place, run);
+        let goes_on = |wanted: &Wanted| wanted.stopped.is_none() && wanted.until.is_none_or(|until| now < until);
+        self.wanted.iter().any(|wanted| Some(&wanted.id) == kept.as_ref() && goes_on(wanted))
+    }
+
+    pub fn amended(&mut self, to: &Subscription) {
+        let same = self.wanted.iter_mut().filter(|wanted| wanted.id == to.id);
+        same.for_each(|wanted| {
+            let muted = to.muted.as_ref().map(|muted| muted.until);
+            (wanted.until, wanted.muted, wanted.stopped) = (to.until, muted, to.stopped);
+        });
+    }
+
+    /// What is over, or was stopped long ago, is deleted; or nobody knows whether it is.
+    pub fn swept(&mut self, now: Timestamp, done: bool) {
+        let is_past =
+            |at: Option<Timestamp>, seconds| at.is_some_and(|at| elapsed(at, now) >= Duration::from_secs(seconds));
+        let over: Vec<Wanted> = self
+            .wanted
+            .iter()
+            .filter(|wanted| is_past(wanted.until, 60) || is_past(wanted.stopped, 24 * 3600 + 60))
+            .cloned()
+            .collect();
+        for wanted in over {
+            match wanted.run {
+                Some(run) if !done => self.doubts(wanted.place, run),
+                _ => self.unwatched(&wanted.id),
+            }
+        }
     }
 
     pub fn unwatched(&mut self, id: &str) {
@@ -127,6 +170,15 @@ impl Oracle {
 impl Wanted {
     fn wants(&self, change: &Change) -> bool {
         if self.run.as_ref().is_some_and(|run| *run != change.run.id) {
+            return false;
+        }
+        let must_act = match &change.kind {
+            ChangeKind::Waiting { .. } | ChangeKind::Finished { .. } | ChangeKind::Lost { .. } => true,
+            ChangeKind::StageChanged { to, .. } => *to == Status::Fail,
+            ChangeKind::Started => false,
+        };
+        let is_muted = self.muted.is_some_and(|until| change.at < until) && !must_act;
+        if self.stopped.is_some() || self.until.is_some_and(|until| change.at >= until) || is_muted {
             return false;
         }
         let failed = match &change.kind {

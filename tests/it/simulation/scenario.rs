@@ -61,6 +61,18 @@ pub enum Condition {
     Full(u8),
 }
 
+/// What becomes of a watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Amendment {
+    /// For so many minutes only what somebody must act on is told.
+    Mute(u8),
+    /// It ends after so many minutes.
+    For(u8),
+    Stop,
+    /// What was stopped goes on.
+    Undo,
+}
+
 /// A verb of the store that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verb {
@@ -87,6 +99,7 @@ pub enum Event {
     StalePoll(u8),
     Watch(usize, usize),
     Unwatch(usize, usize),
+    Amend(usize, usize, Amendment),
     /// The dispatcher looks once, and nothing that it began is waited for.
     Tick,
     Becomes(usize, Condition),
@@ -149,7 +162,13 @@ fn event(random: &mut fastrand::Rng, runs: usize, trouble: usize) -> Event {
         12..=17 => Event::Poll,
         18 => Event::StalePoll(random.u8(1..4)),
         19..=20 => Event::Watch(random.usize(0..OPERATORS), run),
-        21 => Event::Unwatch(random.usize(0..OPERATORS), run),
+        21 => match random.usize(0..6) {
+            0..=1 => Event::Unwatch(random.usize(0..OPERATORS), run),
+            2 => Event::Amend(random.usize(0..OPERATORS), run, Amendment::Mute(random.u8(1..60))),
+            3 => Event::Amend(random.usize(0..OPERATORS), run, Amendment::For(random.u8(1..60))),
+            4 => Event::Amend(random.usize(0..OPERATORS), run, Amendment::Stop),
+            _ => Event::Amend(random.usize(0..OPERATORS), run, Amendment::Undo),
+        },
         22..=23 => Event::Tick,
         24 => Event::Answer,
         25 => Event::Housekeeping,
