@@ -17,7 +17,7 @@ use url::Url;
 
 pub use self::outages::Outages;
 pub use self::tending::Tending;
-pub use self::ways::{dingtalk_bot, once};
+pub use self::ways::dingtalk_bot;
 use crate::access::Access;
 use crate::channels::{self, Channel, discord};
 use crate::commands::{self, Context};

@@ -25,8 +25,8 @@ use crate::sources::Source;
 /// that can't be rendered. Secrets are never shown.
 ///
 /// With --online it then asks the outside world, without posting anything: DataWorks for one page of runs of each
-/// workspace, Discord for its webhooks and the bot, DingTalk for the application, and of every other channel only whether its host answers; what its
-/// secret is worth only a message shows, see `callboard send`.
+/// workspace, Discord for its webhooks and the bot, DingTalk for the application, and of every other channel only
+/// whether its host answers; what its secret is worth only a message shows, see `callboard send`.
 ///
 /// Exit status: 0 all is well, 1 something did not answer as it should, 2 the configuration is wrong.
 #[derive(Debug, Args)]
