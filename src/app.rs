@@ -23,7 +23,7 @@ pub use self::reload::Reload;
 pub use self::slack::slack_bot;
 pub use self::starting::{listen, start};
 pub use self::tending::Tending;
-pub use self::ways::{dingtalk_bot, once};
+pub use self::ways::dingtalk_bot;
 use crate::access::Access;
 use crate::audit::Audit;
 use crate::channels::{self, Channel, discord};

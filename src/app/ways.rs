@@ -18,7 +18,7 @@ use crate::surfaces::dingtalk::{DingTalk, Settings};
 use crate::surfaces::{NoAnswer, Once, Surface};
 
 /// What must happen once is remembered in the store.
-pub fn once(store: &Arc<dyn Store>) -> Once {
+pub(super) fn once(store: &Arc<dyn Store>) -> Once {
     let store = Arc::clone(store);
     Arc::new(move |key, now, until| {
         let store = Arc::clone(&store);

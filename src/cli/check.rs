@@ -181,7 +181,7 @@ fn questions(config: &Config) -> Result<Vec<Question>, AppError> {
         questions.push(Question { about: "discord".to_owned(), proves: "Discord knows the bot's token", answer });
     }
     if let Some(access) = app::slack_bot(config)? {
-        let bot = channels::slack::Bot::new(access, net);
+        let bot = channels::slack::Bot::new(access, net.clone());
         let answer: BoxFuture<'static, _> = Box::pin(async move { bot.probe().await });
         questions.push(Question { about: "slack".to_owned(), proves: "Slack knows the bot's token", answer });
     }

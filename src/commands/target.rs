@@ -70,7 +70,7 @@ fn next(
     let visible = call.visible(context)?;
     let chosen = match workspace {
         "" => None,
-        name => Some(named(&visible, name).ok_or_else(|| super::find::no_workspace(&visible, name))?.key()),
+        name => Some(named(&visible, name).ok_or_else(|| super::find::no_workspace(context, &visible, name))?.key()),
     };
     let waits = |one: &&Arc<Subscription>| matches!(&one.scope, Scope::Next { workspace } if chosen.as_ref().is_none_or(|key| key == workspace));
     let found: Found = among.iter().filter(waits).cloned().collect();

@@ -43,7 +43,7 @@ async fn watch(context: &Context, call: Call<'_>) -> Result<Reply, CommandError>
                 let said = format!("The next run of which workspace? You may see {}. ", names(several));
                 return Err(CommandError::User(Text::default().plain(said).code("/watch next <workspace>")));
             }
-            (name, _) => target::named(&visible, name).ok_or_else(|| no_workspace(&visible, name))?,
+            (name, _) => target::named(&visible, name).ok_or_else(|| no_workspace(context, &visible, name))?,
         };
         return follow(context, &call, workspace, Scope::Next { workspace: workspace.key() }).await;
     }

@@ -239,7 +239,9 @@ impl Room<'_> {
             let label = self.label(subscription);
             Some(match self.context.tracker.explain(subscription, change) {
                 Match::NotScope => return None,
-                Match::Matched | Match::Muted | Match::Ended | Match::Stopped | Match::NotAllowed if !is_missing => return None,
+                Match::Matched | Match::Muted | Match::Ended | Match::Stopped | Match::NotAllowed if !is_missing => {
+                    return None;
+                }
                 Match::Stopped if subscription.stopped.is_some_and(|stopped| stopped > change.at) => return None,
                 Match::Stopped => {
                     let at = subscription.stopped.map(|at| self.at(at)).unwrap_or_default();

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{
-    AuditRow, Change, ChangeKind, Claimed, Clock, Delivery, DeliveryState, Destination, Entry, Folding, Link, Notice, Outcome,
-    Place, Plan, Queue, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
+    AuditRow, Change, ChangeKind, Claimed, Clock, Delivery, DeliveryState, Destination, Entry, Folding, Link, Notice,
+    Outcome, Place, Plan, Queue, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
 };
 use crate::net::DEADLINE;
 use crate::settings::{Problem, Secret, Span};

@@ -254,6 +254,8 @@ async fn listen(socket: &mut Socket, desk: &Arc<Desk>, timing: Timing) -> End {
     let mut tick = tokio::time::interval(timing.silence / 4);
     loop {
         let heard = tokio::select! {
+            // After a pause of this process, what came meanwhile counts before the silence does.
+            biased;
             heard = socket.next() => heard,
             _ = tick.tick() => {
                 if socket.silence() >= timing.silence {

@@ -76,6 +76,8 @@ struct World {
     /// Frames that were not acknowledged: by message id, what the acknowledgement must hold.
     unacknowledged: HashMap<String, Value>,
     pongs: usize,
+    /// Pings that the robot sent.
+    signs: usize,
     // conversations
     sessions: HashMap<String, Session>,
     posted: HashMap<String, Vec<Posted>>,
@@ -418,6 +420,12 @@ impl FakeDingTalk {
     pub async fn until_acknowledged(&self) {
         let all = |world: &World| world.unacknowledged.is_empty().then_some(());
         self.shared.until("every frame is acknowledged", all).await;
+    }
+
+    /// The robot asks for so many more signs of life, which it gets.
+    pub async fn until_signs(&self, more: usize) {
+        let before = self.shared.world().signs;
+        self.shared.until("the robot pings", |world| (world.signs >= before + more).then_some(())).await;
     }
 
     pub fn tokens_given(&self) -> usize {

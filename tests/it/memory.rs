@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use callboard::model::{
-    AuditRow, ChangeKind, Claimed, Clock, Decision, Delivery, DeliveryState, Destination, Entry, Folding, Link, MOST_COUNTED,
-    MOST_FOLDED, News, Place, Plan, Queue, RunId, RunState, Scope, Subscription, Timestamp, Waiting, WorkspaceKey,
+    AuditRow, ChangeKind, Claimed, Clock, Decision, Delivery, DeliveryState, Destination, Entry, Folding, Link,
+    MOST_COUNTED, MOST_FOLDED, News, Place, Plan, Queue, RunId, RunState, Scope, Subscription, Timestamp, Waiting,
+    WorkspaceKey,
 };
 use callboard::planted::{Bug, is_planted};
 use callboard::store::{
-    Announcement, Attempt, AuditFilter, Audited, Claims, DeliveryFilter, DeliveryRow, Held, Ledger, Loaded, Moved, Moves,
-    Next, Overview, PlaceRow, Policy, Poll, Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed, Told,
-    WorkspaceState,
+    Announcement, Attempt, AuditFilter, Audited, Claims, DeliveryFilter, DeliveryRow, Held, Ledger, Loaded, Moved,
+    Moves, Next, Overview, PlaceRow, Policy, Poll, Recorded, Room, Settlement, Sharing, Store, StoreError, Subscribed,
+    Told, WorkspaceState,
 };
 use uuid::Uuid;
 

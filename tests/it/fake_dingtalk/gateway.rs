@@ -92,7 +92,7 @@ async fn converse(
                     let _ = socket.flush().await;
                     return;
                 }
-                Some(Ok(_)) => {}
+                Some(Ok(_)) => shared.change(|world| world.signs += 1),
                 Some(Err(_)) | None => return,
             },
         }
