@@ -20,7 +20,7 @@ const STAGE_LENGTH: usize = 64;
 pub const ONLY: OptionInfo = OptionInfo {
     name: "only",
     about: "what to post, several by comma: failed, waiting, finished, succeeded, stopped, stage",
-    example: "failed|waiting|finished",
+    example: "failed,waiting",
 };
 pub const OF_STAGES: OptionInfo =
     OptionInfo { name: "stages", about: "codes of the stages to post about, several by comma", example: "PROD,CHECK" };

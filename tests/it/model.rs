@@ -191,57 +191,11 @@ impl Day {
             Event::Advance(_) | Event::Fail(_) | Event::Cancel(_) => {}
             Event::Watch(room, run) => self.watch(room, run).await,
             Event::Race(room, run) => self.race(room, run).await,
-            Event::Unwatch(room, run) => {
-                // What another process subscribed is known within a second.
-                self.bot.keep_house().await;
-                let said = self.bot.say(room_of(room), &format!("/unwatch {}", self.runs[run])).await.text;
-                let watched = self.model.watches(room, run);
-                assert_eq!(said.starts_with("No longer watching"), watched, "{self:?}: {said}");
-                self.model.stops(room, run, self.bot.now());
-            }
-            Event::UnwatchAll(room) => {
-                self.bot.keep_house().await;
-                let watched: Vec<usize> = (0..RUNS).filter(|run| self.model.watches(room, *run)).collect();
-                let said = self.bot.say(room_of(room), "/unwatch all yes").await.text;
-                let expected = match watched.len() {
-                    0 => "This room watches nothing".to_owned(),
-                    1 => "Stopped 1 watch ".to_owned(),
-                    count => format!("Stopped {count} watches"),
-                };
-                assert!(said.starts_with(&expected), "{self:?}: {said}");
-                watched.iter().for_each(|run| self.model.stops(room, *run, self.bot.now()));
-            }
-            Event::Undo(room) => {
-                let again = self.model.undoes(room);
-                let said = self.bot.say(room_of(room), "/unwatch undo").await.text;
-                let is_right = match again {
-                    0 => said.starts_with("There is nothing to undo"),
-                    1 => said.starts_with("Watching release") && said.contains("again"),
-                    count => said.starts_with(&format!("Watching {count} again")),
-                };
-                assert!(is_right, "{self:?}: {again} were to go on: {said}");
-            }
-            Event::Mute(room, run) | Event::Unmute(room, run) => {
-                self.bot.keep_house().await;
-                let mutes = matches!(event, Event::Mute(..));
-                let command = if mutes { "mute" } else { "unmute" };
-                let run_id = self.runs[run].clone();
-                let text = if mutes { format!("/{command} {run_id} for:5m") } else { format!("/{command} {run_id}") };
-                let said = self.bot.say(room_of(room), &text).await.text;
-                let (now, key) = (self.bot.now(), (room, run));
-                let is_muted = self.model.muted.get(&key).is_some_and(|until| now < *until);
-                let expected = match (self.model.watches(room, run), mutes, is_muted) {
-                    (false, ..) => "This room does not watch",
-                    (true, true, _) => "Muted release",
-                    (true, false, true) => "No longer muted",
-                    (true, false, false) => "Nothing is muted",
-                };
-                assert!(said.starts_with(expected), "{self:?}: {said}");
-                if self.model.watches(room, run) {
-                    let until = if mutes { now + Duration::from_secs(300) } else { now };
-                    self.model.muted.insert(key, until);
-                }
-            }
+            Event::Unwatch(room, run) => self.unwatch(room, run).await,
+            Event::UnwatchAll(room) => self.unwatch_all(room).await,
+            Event::Undo(room) => self.undo(room).await,
+            Event::Mute(room, run) => self.mute(room, run, true).await,
+            Event::Unmute(room, run) => self.mute(room, run, false).await,
             Event::Poll => self.poll().await,
             Event::FailingPoll => {
                 self.bot.world.break_down(Fault::internal_error());
@@ -262,6 +216,60 @@ impl Day {
                 self.bot.restart().await;
             }
             Event::Guest(room, run) => self.guest(room, run).await,
+        }
+    }
+
+    async fn unwatch(&mut self, room: usize, run: usize) {
+        // What another process subscribed is known within a second.
+        self.bot.keep_house().await;
+        let said = self.bot.say(room_of(room), &format!("/unwatch {}", self.runs[run])).await.text;
+        let watched = self.model.watches(room, run);
+        assert_eq!(said.starts_with("No longer watching"), watched, "{self:?}: {said}");
+        self.model.stops(room, run, self.bot.now());
+    }
+
+    async fn unwatch_all(&mut self, room: usize) {
+        self.bot.keep_house().await;
+        let watched: Vec<usize> = (0..RUNS).filter(|run| self.model.watches(room, *run)).collect();
+        let said = self.bot.say(room_of(room), "/unwatch all yes").await.text;
+        let expected = match watched.len() {
+            0 => "This room watches nothing".to_owned(),
+            1 => "Stopped 1 watch ".to_owned(),
+            count => format!("Stopped {count} watches"),
+        };
+        assert!(said.starts_with(&expected), "{self:?}: {said}");
+        watched.iter().for_each(|run| self.model.stops(room, *run, self.bot.now()));
+    }
+
+    async fn undo(&mut self, room: usize) {
+        let again = self.model.undoes(room);
+        let said = self.bot.say(room_of(room), "/unwatch undo").await.text;
+        let is_right = match again {
+            0 => said.starts_with("There is nothing to undo"),
+            1 => said.starts_with("Watching release") && said.contains("again"),
+            count => said.starts_with(&format!("Watching {count} again")),
+        };
+        assert!(is_right, "{self:?}: {again} were to go on: {said}");
+    }
+
+    async fn mute(&mut self, room: usize, run: usize, mutes: bool) {
+        self.bot.keep_house().await;
+        let command = if mutes { "mute" } else { "unmute" };
+        let run_id = self.runs[run].clone();
+        let text = if mutes { format!("/{command} {run_id} for:5m") } else { format!("/{command} {run_id}") };
+        let said = self.bot.say(room_of(room), &text).await.text;
+        let (now, key) = (self.bot.now(), (room, run));
+        let is_muted = self.model.muted.get(&key).is_some_and(|until| now < *until);
+        let expected = match (self.model.watches(room, run), mutes, is_muted) {
+            (false, ..) => "This room does not watch",
+            (true, true, _) => "Muted release",
+            (true, false, true) => "No longer muted",
+            (true, false, false) => "Nothing is muted",
+        };
+        assert!(said.starts_with(expected), "{self:?}: {said}");
+        if self.model.watches(room, run) {
+            let until = if mutes { now + Duration::from_secs(300) } else { now };
+            self.model.muted.insert(key, until);
         }
     }
 

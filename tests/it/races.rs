@@ -423,7 +423,7 @@ async fn whoever_waits_no_longer_is_not_given_the_run_that_starts() {
     let scene = before_the_start().await;
     scene.tracker.follow(waiting("1")).await.unwrap();
     let stopped = Subscription { stopped: Some(at(1)), ..waiting("1") };
-    scene.store.inner.amend(&[stopped.clone()]).await.unwrap();
+    scene.store.inner.amend(std::slice::from_ref(&stopped)).await.unwrap();
     scene.see(5, "Running", "Init").await;
     assert!(scene.owed("1").await.is_empty());
     assert_eq!(scene.store.load().await.unwrap().subscriptions, [stopped]);

@@ -242,7 +242,7 @@ async fn a_subscription_is_amended_where_it_is_still_about_the_same(scene: Scene
     assert_eq!(store.amend(&[elsewhere, gone]).await.unwrap(), Vec::<String>::new());
     assert_eq!(store.load().await.unwrap().subscriptions, [watch("w1", "r1", "discord:1")]);
 
-    assert_eq!(store.amend(&[stopped.clone()]).await.unwrap(), ["w1"]);
+    assert_eq!(store.amend(std::slice::from_ref(&stopped)).await.unwrap(), ["w1"]);
     let old = store.record(&moved("r1", 3, &["discord:1"])).await.unwrap();
     assert_eq!(old, Recorded::Stale, "a poll that did not know of it");
     scene.record(&moved("r1", 4, &[])).await;

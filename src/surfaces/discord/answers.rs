@@ -334,7 +334,7 @@ mod tests {
     fn a_button_is_its_command_and_none_is_cut() {
         let reply = |command: &str| private("x").button("Stop", command);
         let pressed = Asked { pressed: Some("unwatch  7b1e\n04c2".to_owned()), ..asked("unwatch", &[]) };
-        assert_eq!(desk().request(&pressed).text, "unwatch  7b1e 04c2");
+        assert_eq!(desk().request(&pressed).text, "unwatch 7b1e 04c2");
         let row = &message(&reply(&"x".repeat(100)))["components"][0];
         assert_eq!(row["components"][0]["custom_id"], "x".repeat(100));
         assert_eq!(message(&reply(&"x".repeat(101)))["components"], json!([]));
