@@ -1,24 +1,85 @@
-//! What chats are made of: their way in, their way out, and what they may ask of the store.
+//! Ways in and out, as configured: the channels, and the chats with their bots, a file each.
 
+mod dingtalk;
+mod discord;
+mod slack;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use secrecy::SecretString;
-use url::Url;
 
-use super::AppError;
-use crate::channels::dingtalk::bot;
-use crate::dispatcher::Outlet;
-use crate::metrics::Metrics;
-use crate::model::Clock;
+pub use self::dingtalk::dingtalk_bot;
+pub use self::discord::discord_bot;
+pub use self::slack::slack_bot;
+use super::{AppError, Shared};
+use crate::channels::{self, Channel};
+use crate::config::Config;
+use crate::dispatcher::{Outlet, Outlets};
 use crate::net::Net;
-use crate::settings::{Problem, SecretError};
 use crate::store::Store;
-use crate::surfaces::dingtalk::{DingTalk, Settings};
-use crate::surfaces::{NoAnswer, Once, Surface};
+use crate::surfaces::{self, Hook, NoAnswer, Once, Surface};
+
+pub type NamedSurface = (&'static str, Arc<dyn Surface>);
+
+/// A way in and out that is no part of the configuration: the demo's terminal.
+pub struct Terminal {
+    pub surface: Arc<dyn Surface>,
+    pub channel: Arc<dyn Channel>,
+}
+
+pub struct Ways {
+    pub outlets: Outlets,
+    pub surfaces: Vec<NamedSurface>,
+    pub hooks: HashMap<&'static str, Arc<dyn Hook>>,
+}
+
+impl Ways {
+    /// Every configured one, and the terminal.
+    pub fn new(shared: &Shared<'_>, terminal: Option<Terminal>) -> Result<Ways, AppError> {
+        let config = shared.config;
+        let mut channels = HashMap::new();
+        for (name, settings) in &config.channels {
+            channels.insert(name.clone(), outlet(name, settings, config, shared.net)?);
+        }
+        let siblings = config.subscriptions.iter().map(|standing| standing.channels.iter().cloned().collect());
+        let outlets = Outlets {
+            channels,
+            operators: config.notices.channels.iter().cloned().collect(),
+            siblings: siblings.collect(),
+            ..Outlets::default()
+        };
+        let mut ways = Ways { outlets, surfaces: Vec::new(), hooks: HashMap::new() };
+        discord::add(&mut ways, shared)?;
+        slack::add(&mut ways, shared)?;
+        dingtalk::add(&mut ways, shared)?;
+        if let Some(Terminal { surface, channel }) = terminal {
+            ways.outlets.rooms.insert(surfaces::console::NAME.to_owned(), Outlet::of(channel));
+            ways.surfaces.push((surfaces::console::NAME, surface));
+        }
+        Ok(ways)
+    }
+}
+
+/// A configured channel, ready to send.
+pub fn outlet(name: &str, settings: &channels::Settings, config: &Config, net: &Net) -> Result<Outlet, AppError> {
+    let bot = match settings {
+        channels::Settings::Slack(_) => slack_bot(config)?,
+        _ => None,
+    };
+    let channel =
+        channels::build(settings, bot.as_ref(), net).map_err(|problem| problem.under(&format!("channels.{name}")))?;
+    Ok(Outlet {
+        channel,
+        locale: settings.locale().to_owned(),
+        timezone: settings.timezone().to_owned(),
+        prefer: settings.prefer(),
+        identity: channels::identity(settings, bot.as_ref()),
+    })
+}
 
 /// What must happen once is remembered in the store.
-pub(super) fn once(store: &Arc<dyn Store>) -> Once {
+pub fn once(store: &Arc<dyn Store>) -> Once {
     let store = Arc::clone(store);
     Arc::new(move |key, now, until| {
         let store = Arc::clone(&store);
@@ -30,40 +91,4 @@ pub(super) fn once(store: &Arc<dyn Store>) -> Once {
         };
         asked.boxed()
     })
-}
-
-/// The rooms that DingTalk's robot sits in, and its way in.
-pub(super) fn dingtalk(
-    settings: &Settings,
-    net: &Net,
-    metrics: &Arc<Metrics>,
-    clock: &Clock,
-    once: Once,
-) -> Result<(Outlet, Arc<dyn Surface>), AppError> {
-    let bot = dingtalk_bot(settings, net)?;
-    let outlet = Outlet {
-        identity: bot.identity(),
-        locale: settings.locale.clone(),
-        timezone: settings.timezone.clone(),
-        ..Outlet::of(Arc::new(bot))
-    };
-    let access = dingtalk_access(settings)?;
-    // Refused here as the Discord bot's address is: at the start, not at the first message.
-    net.guard().check(&access.0).map_err(|refused| Problem::new("dingtalk.api", refused.to_string()))?;
-    let surface = DingTalk::new(settings, access, net.clone(), Arc::clone(metrics), once, bot::DIALECT);
-    Ok((outlet, Arc::new(surface.with_clock(Arc::clone(clock)))))
-}
-
-/// The rooms that DingTalk's robot sits in, as a way out.
-pub fn dingtalk_bot(settings: &Settings, net: &Net) -> Result<bot::Bot, AppError> {
-    let (api, secret) = dingtalk_access(settings)?;
-    Ok(bot::Bot::new(api, (&settings.client_id, secret), settings.robot_code(), net.clone()))
-}
-
-fn dingtalk_access(settings: &Settings) -> Result<(Url, SecretString), AppError> {
-    let wrong = |key: &str, said: String| Problem::new(key, said);
-    let secret = settings.client_secret.read();
-    let secret = secret.map_err(|error: SecretError| wrong("dingtalk.client_secret", error.to_string()))?;
-    let api = settings.api.parse().map_err(|error: url::ParseError| wrong("dingtalk.api", error.to_string()))?;
-    Ok((api, secret))
 }

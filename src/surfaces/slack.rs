@@ -25,12 +25,11 @@ use url::Url;
 use self::answers::Desk;
 use self::groups::Groups;
 use self::signature::Verifier;
-use super::{Inbox, Surface};
+use super::{Inbox, Once, Surface};
 use crate::metrics::{Metrics, OfSurface};
 use crate::model::{Clock, CommandInfo, Dialect};
 use crate::net::Net;
 use crate::settings::{Problem, Secret};
-use crate::store::Store;
 
 pub const NAME: &str = "slack";
 
@@ -122,7 +121,7 @@ pub struct Means {
     pub commands: &'static [CommandInfo],
     /// How text is written there.
     pub dialect: Dialect,
-    pub store: Arc<dyn Store>,
+    pub once: Once,
     pub net: Net,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,

@@ -514,6 +514,8 @@ impl Bot {
             Some(("discord", room)) if self.setup.gateway => self.say_in_discord(user, room, text).await,
             Some(("slack", room)) if self.setup.slack.is_some() => self.say_in_slack(user, room, text).await,
             Some(("dingtalk", room)) => {
+                // Alone with the robot writes whoever the room is named after.
+                let user = room.strip_prefix("user:").unwrap_or(user);
                 let text = self.dingtalk.say(room, user, text).await;
                 Answer { text, private: false, buttons: Vec::new() }
             }

@@ -277,7 +277,7 @@ async fn wrong_use_ends_with_2_and_says_what_would_be_right() {
         &["simulate", "--port", "0", "--listen", "127.0.0.1:0"],
         &["render", "stage-fial"],
         &["render", "nonsense"],
-        &["render", "waiting", "--channel", "slack"],
+        &["render", "waiting", "--channel", "teams"],
         &["render", "waiting", "--channel", "hook"],
         &["render", "waiting", "--channel", "team"],
         &["render", "waiting", "--locale", "de"],

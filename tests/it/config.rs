@@ -570,7 +570,7 @@ fn commands_that_follow_nothing_do_without_secrets_and_workspaces() {
     let path = folder.path().join("callboard.toml");
     std::fs::write(&path, EXAMPLE).unwrap();
     let invalid = config::load(Some(&path), Env::new()).unwrap_err();
-    assert_eq!(invalid.mistakes().len(), 10, "{}", invalid.lines());
+    assert_eq!(invalid.mistakes().len(), 12, "{}", invalid.lines());
     assert!(config::load_in_part(Some(&path), Env::new()).is_ok());
     std::fs::write(&path, "[channels.here]\nkind = \"console\"\n").unwrap();
     assert!(config::load_in_part(Some(&path), Env::new()).is_ok(), "a workspace is demanded of who follows none");
@@ -657,7 +657,7 @@ fn check_tells_mistakes_on_standard_output_and_ends_with_2() {
     );
 
     let unset = callboard(&["--config", "config/example.toml", "check"], &Env::new());
-    assert_eq!((unset.status, unset.out.lines().count()), (Some(2), 10), "{}", unset.out);
+    assert_eq!((unset.status, unset.out.lines().count()), (Some(2), 12), "{}", unset.out);
     let first = "config/example.toml:12:33: dataworks.credentials.access_key_id: the environment variable \
                  ALIBABA_CLOUD_ACCESS_KEY_ID is not set\n";
     assert!(unset.out.starts_with(first), "{}", unset.out);

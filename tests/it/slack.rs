@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use callboard::app;
 use callboard::channels::{self, Channel, slack};
 use callboard::commands::{CATALOG, usage};
 use callboard::metrics::{Metrics, OfSurface};
@@ -280,7 +281,7 @@ async fn rights_by_a_user_group_are_asked_of_slack_and_denied_while_it_says_noth
     bot.slack.set_group("S1", &["U7"]);
     bot.restart().await;
     assert!(bot.say("slack:C1", &watch).await.text.starts_with("Watching"));
-    assert!(bot.say("slack:C1", "/runs").await.text.contains("orders_daily v12"));
+    assert!(bot.say("slack:C1", "/watches").await.text.contains("orders_daily v12"));
     assert_eq!(bot.slack.calls("usergroups.list"), 2);
     bot.slack.set_group("S1", &["U8"]);
     bot.restart().await;
@@ -397,7 +398,7 @@ impl Party {
             inbox: inbox.clone(),
             commands: &CATALOG,
             dialect: slack::BOT,
-            store,
+            once: app::once(&store),
             net: net(),
             metrics: Arc::clone(&metrics),
             clock: Arc::new(Timestamp::now),

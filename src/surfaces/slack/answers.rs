@@ -18,7 +18,7 @@ use super::groups::Groups;
 use super::{Means, Timing, blocks};
 use crate::model::{Reply, Request, Text};
 use crate::net;
-use crate::store::StoreError;
+use crate::surfaces::NoAnswer;
 
 /// Posts of one answer, at most: fewer than a `response_url` takes.
 const TRIES: u32 = 3;
@@ -45,7 +45,7 @@ impl Desk {
     /// The answer, where it is there by then; otherwise it goes by the `response_url`.
     pub(super) async fn answer(self: &Arc<Self>, asked: Asked, by: Instant) -> Option<Value> {
         if self.tasks.len() >= UNDER_WAY {
-            return Some(self.body(&private(crate::surfaces::NoAnswer::Busy)));
+            return Some(self.body(&private(NoAnswer::Busy)));
         }
         let (desk, mut request) = (Arc::clone(self), self.request(&asked));
         let mut asking = Box::pin(async move {
@@ -78,10 +78,10 @@ impl Desk {
     }
 
     /// Whether this is the first time that `key` comes, which is remembered for so many seconds.
-    pub(super) async fn is_first(&self, key: &str, seconds: i64) -> Result<bool, StoreError> {
+    pub(super) async fn is_first(&self, key: &str, seconds: i64) -> Result<bool, NoAnswer> {
         let now = (self.means.clock)();
         let until = now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(now);
-        self.means.store.once(key, now, until).await
+        (self.means.once)(key.to_owned(), now, until).await
     }
 
     pub(super) fn body(&self, reply: &Reply) -> Value {
