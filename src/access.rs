@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::{Asker, Destination, Role, Subscription};
+use crate::model::{AUTOMATION, Asker, Destination, Role, Subscription};
 use crate::settings::{Problem, quoted};
 
 /// Everything, everywhere, everybody.
@@ -136,6 +136,11 @@ impl Access {
         entries.is_empty() || entries.iter().any(|entry| entry.covers(surface, room) && entry.opens(workspace))
     }
 
+    /// An entry names that very room.
+    pub fn names_room(&self, surface: &str, room: &str) -> bool {
+        self.entries().iter().any(|entry| entry.surface == surface && entry.rooms.iter().any(|own| own == room))
+    }
+
     /// The person may have messages about a workspace sent to a channel of the configuration.
     pub fn may_send_to(&self, asker: &Asker, workspace: &str, channel: &str) -> bool {
         let entries = self.entries();
@@ -158,13 +163,15 @@ impl Access {
     }
 
     /// Whether what a subscription asks for may still go where it goes. Of those that a person began, the person is
-    /// looked at too, with what they belonged to then; the configuration and the command line answer for themselves.
+    /// looked at too, with what they belonged to then; the configuration, the command line and the API's tokens answer
+    /// for themselves.
     pub fn still_allows(&self, subscription: &Subscription, workspace: &str) -> bool {
         let entries = self.entries();
         if entries.is_empty() {
             return true;
         }
-        let Some((surface, user)) = subscription.by.split_once(':') else {
+        let person = subscription.by.split_once(':').filter(|(surface, _)| *surface != AUTOMATION);
+        let Some((surface, user)) = person else {
             return self.may_hear(&subscription.to, workspace);
         };
         let asker = |room: &str| Asker {

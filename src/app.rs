@@ -139,7 +139,7 @@ impl App {
             clock: Arc::clone(&clock),
             draining: false.into(),
             configuration: configuration(outlets.clone()),
-            automation: automation(config, templates, &dispatcher)?,
+            automation: automation(config, templates, (&dispatcher, &audit))?,
             hooks,
         };
         Ok(App {
@@ -319,13 +319,17 @@ pub fn dataworks(config: &Config, net: &Net) -> Result<DataWorks, AppError> {
 }
 
 /// What the API may do, and for whom.
-fn automation(config: &Config, templates: Vec<String>, dispatcher: &Arc<Dispatcher>) -> Result<Automation, AppError> {
+fn automation(
+    config: &Config,
+    templates: Vec<String>,
+    (dispatcher, audit): (&Arc<Dispatcher>, &Arc<Audit>),
+) -> Result<Automation, AppError> {
     let token = |(index, settings): (usize, _)| {
         http::Token::new(settings).map_err(|problem| problem.under(&format!("server.tokens[{index}]")))
     };
     let tokens = config.server.tokens.iter().enumerate().map(token).collect::<Result<_, _>>()?;
     let woken = Arc::clone(dispatcher);
-    Ok(Automation { tokens, templates, wake: Box::new(move || woken.wake()) })
+    Ok(Automation { tokens, templates, audit: Arc::clone(audit), wake: Box::new(move || woken.wake()) })
 }
 
 /// What a process that died was sending may have arrived: an unknown outcome like any other.

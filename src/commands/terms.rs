@@ -220,15 +220,19 @@ pub fn destination(context: &Context, call: &Call<'_>, workspace: &Workspace) ->
         if room == asker.room {
             return Ok(here);
         }
-        if is_room(&asker.surface, room) && context.access.role(&there, &workspace.name) >= Some(Role::Watcher) {
+        // A room that nobody named may be anybody's: whether the asker is in it is not known here.
+        let is_named = context.access.names_room(&asker.surface, room);
+        let role = context.access.role(&there, &workspace.name);
+        if is_named && is_room(&asker.surface, room) && role >= Some(Role::Watcher) {
             return Ok(Destination::Room { surface: asker.surface.clone(), room: room.to_owned() });
         }
     }
-    Err(CommandError::User(Text::default().plain("I can't post to ").code(words::cut(typed, 64)).plain(format!(
-        " for you. Name a room of this chat where you may watch {}, or a channel that whoever runs me has opened to \
-         this room.",
+    let text = Text::default().plain("I can't post to ").code(words::cut(typed, 64)).plain(format!(
+        " for you. Name a room of this chat that whoever runs me has named for {}, and where you may watch it, or a channel \
+         opened to this room.",
         workspace.name
-    ))))
+    ));
+    Err(CommandError::Denied { reason: "destination", text })
 }
 
 /// `here`, `in room 5`, `in ops`

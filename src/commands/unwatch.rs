@@ -89,7 +89,8 @@ async fn all(context: &Context, call: &Call<'_>) -> Result<Reply, CommandError> 
         return Err(CommandError::user(tongue.say("This room watches nothing.", "本房间没有关注。")));
     }
     if count == 0 {
-        return Err(CommandError::user("Others began what this room watches; only they, or a moderator, can stop it."));
+        let said = "Others began what this room watches; only they, or a moderator, can stop it.";
+        return Err(CommandError::denied("not_own", said));
     }
     let kept = match others {
         0 => String::new(),

@@ -11,6 +11,7 @@ use crate::model::{
     ArgInfo, CommandInfo, Destination, Reply, Role, RunId, Scope, Selector, Snapshot, Subscription, Text, Workspace,
 };
 use crate::schedule::Purpose;
+use crate::store::PlaceRow;
 use crate::text::stopped;
 use crate::tracker::{Sight, Watched};
 
@@ -140,6 +141,11 @@ async fn wish(
     let to = terms::destination(context, call, workspace)?;
     // Nothing is promised that could not arrive.
     (context.admits)(to.clone()).await.map_err(CommandError::user)?;
+    // Somebody may just have mended what it had been given up for.
+    let is_dead = |row: &PlaceRow| row.to == to && row.place.dead.is_some();
+    if context.store.places().await?.iter().any(is_dead) {
+        context.store.revive(&to, call.now()).await?;
+    }
     gate::has_room(context, call, &to)?;
     Ok(terms.put(Subscription {
         id: uuid::Uuid::now_v7().to_string(),

@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::model::{AUTOMATION, Destination};
 use crate::settings::{Problem, Secret};
 
 /// Fewer characters can be guessed.
@@ -26,6 +27,9 @@ pub struct Settings {
     pub scopes: BTreeSet<TokenScope>,
     /// Names of workspaces; "*": all of them.
     pub workspaces: Vec<String>,
+    /// Where it may have messages sent: names of channels, rooms as surface:room; "*": everywhere.
+    #[serde(default)]
+    pub destinations: Vec<String>,
 }
 
 /// What a token may do.
@@ -68,6 +72,10 @@ impl Settings {
                 problems.push(Problem::new(key, "is empty, so the token could do nothing"));
             }
         }
+        if self.scopes.contains(&TokenScope::WriteSubscriptions) && self.destinations.is_empty() {
+            let said = "is empty, so the token could subscribe nothing; name channels or rooms, or write [\"*\"]";
+            problems.push(Problem::new("destinations", said));
+        }
         problems
     }
 }
@@ -79,6 +87,7 @@ pub struct Token {
     digest: [u8; 32],
     scopes: BTreeSet<TokenScope>,
     workspaces: Vec<String>,
+    destinations: Vec<String>,
 }
 
 impl Token {
@@ -90,7 +99,19 @@ impl Token {
             digest: digest(secret.expose_secret()),
             scopes: settings.scopes.clone(),
             workspaces: settings.workspaces.clone(),
+            destinations: settings.destinations.clone(),
         })
+    }
+
+    /// Who it is, for what is kept.
+    pub fn person(&self) -> String {
+        format!("{AUTOMATION}:{}", self.name)
+    }
+
+    /// It may have messages sent there.
+    pub fn reaches(&self, to: &Destination) -> bool {
+        let to = to.to_string();
+        self.destinations.iter().any(|own| own == ANY || *own == to)
     }
 
     /// Digests are compared, so how long it takes tells nothing of the secret.

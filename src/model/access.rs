@@ -29,6 +29,9 @@ impl Role {
     }
 }
 
+/// In place of a surface: who asked over the API, by the name of the token.
+pub const AUTOMATION: &str = "api";
+
 /// Who asks from where: ids only, as the platform has verified them. Names that people choose never count.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Asker {

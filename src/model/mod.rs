@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use jiff::Timestamp;
 
-pub use access::{Asker, Role};
+pub use access::{AUTOMATION, Asker, Role};
 pub use audit::{AuditRow, Decision, Denials, Entry, Link, Misfit};
 pub use changes::{Change, ChangeKind, Tone};
 pub use chat::{ArgInfo, Button, CommandInfo, OptionInfo, Reply, Request, Span, Suggestion, Text};

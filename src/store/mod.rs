@@ -2,6 +2,7 @@
 //!
 //! Every verb is one transaction, durable when it returns.
 
+mod policy;
 mod postgres;
 mod sql;
 pub mod sqlite;
@@ -17,9 +18,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use uuid::Uuid;
 
+pub use self::policy::Policy;
 use crate::model::{
     AuditRow, Change, ChangeKind, Claimed, Clock, Delivery, DeliveryState, Destination, Entry, Folding, Link, Notice,
-    Outcome, Place, Plan, Queue, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
+    Outcome, Place, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
 };
 use crate::net::DEADLINE;
 use crate::settings::{Problem, Secret, Span};
@@ -450,33 +452,6 @@ pub struct Claims {
     /// When there may be more without anything else happening, the past included. None: nothing waits, or only for
     /// attempts under way, or for persons. What found no room waits for attempts under way.
     pub next_at: Option<Timestamp>,
-}
-
-/// What the store asks within a transaction. Pure: it decides by its arguments and by what was configured.
-pub trait Policy: Send + Sync {
-    /// From when on the destination takes a message, the past included. None: not before a person acts. `account` is
-    /// what its bot's rooms have in common.
-    fn opens_at(&self, to: &Destination, place: &Place, account: Option<&Place>, now: Timestamp) -> Option<Timestamp>;
-
-    /// How many messages of a bot may be under way at once, all its rooms together.
-    fn at_once(&self, account: &Place) -> usize;
-
-    fn plan(&self, queue: &Queue<'_>, now: Timestamp) -> Plan;
-
-    /// A message is about to leave.
-    fn began(&self, to: &Destination, place: &mut Place, now: Timestamp);
-
-    /// An attempt ended. Returns what the operators are told.
-    fn ended(
-        &self,
-        settlement: &Settlement,
-        to: &Destination,
-        place: &mut Place,
-        account: Option<&mut Place>,
-    ) -> Vec<Announcement>;
-
-    /// A new UUID v7, for a message under an id of its own.
-    fn message_id(&self) -> Uuid;
 }
 
 /// A notice and to whom it goes.

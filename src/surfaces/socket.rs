@@ -17,6 +17,9 @@ use crate::net::{Net, Unreachable};
 /// Longest message taken, in bytes; chats send a few kilobytes.
 const LONGEST: usize = 1 << 20;
 
+/// Who does not read for so long is gone.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     heard: Instant,
@@ -67,6 +70,7 @@ impl Socket {
     pub async fn next_within(&mut self, silence: Duration) -> Result<Option<String>, SocketError> {
         loop {
             let frame = timeout(silence, self.stream.next()).await.map_err(|_| SocketError::Silent)?;
+            self.heard = Instant::now();
             match frame.transpose().map_err(|_| SocketError::Broken)? {
                 Some(Message::Text(text)) => return Ok(Some(text)),
                 Some(Message::Close(_)) | None => return Ok(None),
@@ -76,12 +80,17 @@ impl Socket {
     }
 
     pub async fn send(&mut self, text: String) -> Result<(), SocketError> {
-        self.stream.send(Message::Text(text)).await.map_err(|_| SocketError::Broken)
+        self.write(Message::Text(text)).await
+    }
+
+    async fn write(&mut self, message: Message) -> Result<(), SocketError> {
+        let written = timeout(WRITTEN_WITHIN, self.stream.send(message)).await;
+        written.map_err(|_| SocketError::Silent)?.map_err(|_| SocketError::Broken)
     }
 
     /// Asks for a sign of life, which [`Socket::next`] takes in.
     pub async fn ping(&mut self) -> Result<(), SocketError> {
-        self.stream.send(Message::Ping(Vec::new())).await.map_err(|_| SocketError::Broken)
+        self.write(Message::Ping(Vec::new())).await
     }
 
     /// For how long nothing has come, answers to pings included.
@@ -91,6 +100,6 @@ impl Socket {
 
     /// Says goodbye, as far as the other side listens.
     pub async fn close(mut self) {
-        drop(self.stream.close(None).await);
+        drop(timeout(WRITTEN_WITHIN, self.stream.close(None)).await);
     }
 }

@@ -171,7 +171,10 @@ async fn wrong_requests_are_answered_with_what_to_do() {
         (json!({ "workspace": "warehouse" }), "missing field `to`"),
         (json!({ "workspace": "warehouse", "to": "hook", "tos": 1 }), "tos: unknown field `tos`"),
         (json!({ "workspace": "warehose", "to": "hook" }), "workspace: this token opens no workspace \"warehose\""),
-        (json!({ "workspace": "warehouse", "to": "pager" }), "to: there is no channel and no bot behind pager"),
+        (
+            json!({ "workspace": "warehouse", "to": "pager" }),
+            "to: there is no pager that this token may have messages sent to",
+        ),
         (json!({ "workspace": "warehouse", "to": "hook", "on": [] }), "on: is empty"),
         (json!({ "workspace": "warehouse", "to": "hook", "on": ["ended"] }), "on[0]: unknown variant `ended`"),
         (json!({ "workspace": "warehouse", "to": "hook", "run": "a b" }), "run: a run id is 1 to 64"),

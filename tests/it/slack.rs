@@ -278,7 +278,7 @@ async fn rights_by_a_user_group_are_asked_of_slack_and_denied_while_it_says_noth
     bot.say("slack:C1", &watch).await;
     assert_eq!(bot.slack.calls("usergroups.list"), 1, "it is not asked for with each command");
 
-    bot.slack.set_group("S1", &["U7"]);
+    bot.slack.set_group("S1", &["U7C1"]);
     bot.restart().await;
     assert!(bot.say("slack:C1", &watch).await.text.starts_with("Watching"));
     assert!(bot.say("slack:C1", "/watches").await.text.contains("orders_daily v12"));
@@ -390,8 +390,8 @@ impl Party {
         let settings: Settings = serde_json::from_value(settings).unwrap();
         assert_eq!(settings.check(), []);
         let folder = tempfile::tempdir().unwrap();
-        let file = json!({ "url": format!("sqlite:{}/callboard.db", folder.path().display()) });
-        let store: Arc<dyn Store> = store::open(&serde_json::from_value(file).unwrap(), Role::Owner).await.unwrap();
+        let file = store::Settings::of(format!("sqlite:{}/callboard.db", folder.path().display()));
+        let store: Arc<dyn Store> = store::open(&file, Role::Owner).await.unwrap();
         let (inbox, asks) = Inbox::new();
         let metrics = Arc::new(Metrics::new());
         let means = Means {

@@ -216,6 +216,7 @@ async fn show(call: Call<'_>) -> Result<Answer, Failure> {
 
 async fn retry(call: Call<'_>) -> Result<Answer, Failure> {
     let (delivery, _) = find(&call).await?;
+    call.audit("retry").await?;
     if !call.pages.store.retry(delivery.id, call.now).await? {
         let said = format!("it is {}; only what is dead can be retried", delivery.state.as_str());
         return Err(Failure::conflict(said));
@@ -226,6 +227,7 @@ async fn retry(call: Call<'_>) -> Result<Answer, Failure> {
 
 async fn discard(call: Call<'_>) -> Result<Answer, Failure> {
     let (delivery, _) = find(&call).await?;
+    call.audit("discard").await?;
     if !call.pages.store.discard(delivery.id, call.now).await? {
         let said = format!("it is {} already; nothing was changed", delivery.state.as_str());
         return Err(Failure::conflict(said));
@@ -236,6 +238,9 @@ async fn discard(call: Call<'_>) -> Result<Answer, Failure> {
 
 async fn retry_destination(call: Call<'_>) -> Result<Answer, Failure> {
     let to = Destination::from(call.id.clone());
+    if call.token.opens("*") {
+        call.audit("retry a destination").await?;
+    }
     if !call.token.opens("*") || !call.pages.store.revive(&to, call.now).await? {
         return Err(Failure::not_found("destination that anything is remembered of"));
     }

@@ -23,7 +23,8 @@ use serde_json::Value;
 
 use super::tokens::{Token, TokenScope};
 use super::{Pages, hooks};
-use crate::model::{Timestamp, Workspace, WorkspaceKey};
+use crate::audit::Audit;
+use crate::model::{AUTOMATION, Decision, Entry, Timestamp, Workspace, WorkspaceKey};
 use crate::store::StoreError;
 
 /// What the API needs beside what the pages show.
@@ -31,6 +32,8 @@ pub struct Automation {
     pub tokens: Vec<Token>,
     /// Names of template sets.
     pub templates: Vec<String>,
+    /// What changes something is written down first.
+    pub audit: Arc<Audit>,
     /// Deliveries were changed: look at them again.
     pub wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -95,6 +98,21 @@ impl Call<'_> {
             let said = error.into_inner().to_string();
             Failure::wrong(if path == "." { said } else { format!("{path}: {said}") })
         })
+    }
+
+    /// Writes down what is about to be done.
+    async fn audit(&self, action: &str) -> Result<(), Failure> {
+        let (person, about) = (self.token.person(), if self.id.is_empty() { "" } else { &self.id });
+        let entry = Entry {
+            at: self.now,
+            person,
+            room: AUTOMATION.to_owned(),
+            action: format!("{action} {about}").trim_end().to_owned(),
+            decision: Decision::Allowed,
+            reason: String::new(),
+            count: 1,
+        };
+        Ok(self.pages.automation.audit.record(entry).await?)
     }
 
     fn workspace(&self, name: &str) -> Result<&Workspace, Failure> {

@@ -17,6 +17,9 @@ use crate::schedule::Purpose;
 use crate::sources::SourceErrorKind;
 use crate::tracker::{Sight, Watched};
 
+/// Subscriptions that a destination may hold.
+const PER_DESTINATION: usize = 500;
+
 pub(super) const LIST: Route = Route {
     method: Method::GET,
     path: "/subscriptions",
@@ -183,6 +186,7 @@ async fn remove(call: Call<'_>) -> Result<Answer, Failure> {
     if found.by == "config" {
         return Err(Failure::conflict("that one stands in the configuration; change it there"));
     }
+    call.audit("unsubscribe").await?;
     call.pages.tracker.unsubscribe(&found.id).await?;
     tracing::info!(token = call.token.name, subscription = found.id, "a subscription was ended over the API");
     Ok(Answer::empty())
@@ -192,8 +196,8 @@ async fn add(call: Call<'_>) -> Result<Answer, Failure> {
     let new: NewSubscription = call.json()?;
     let workspace = call.workspace(&new.workspace)?.clone();
     let to = Destination::from(new.to.clone());
-    if (call.pages.configuration)(&to, None) == Configured::No {
-        return Err(Failure::wrong(format!("to: there is no channel and no bot behind {to} in the configuration")));
+    if !call.token.reaches(&to) || (call.pages.configuration)(&to, None) == Configured::No {
+        return Err(Failure::wrong(format!("to: there is no {to} that this token may have messages sent to")));
     }
     if new.on.is_empty() {
         return Err(Failure::wrong("on: is empty, so nothing would ever be sent"));
@@ -231,7 +235,7 @@ async fn add(call: Call<'_>) -> Result<Answer, Failure> {
         stages: new.stages,
         creators: new.creators,
         template: new.template,
-        by: format!("api:{}", call.token.name),
+        by: call.token.person(),
         roles: Vec::new(),
         until: new.until,
         muted: None,
@@ -243,6 +247,10 @@ async fn add(call: Call<'_>) -> Result<Answer, Failure> {
 
 async fn subscribe(call: &Call<'_>, subscription: Subscription, snapshot: Option<Snapshot>) -> Result<Answer, Failure> {
     let tracker = &call.pages.tracker;
+    if tracker.in_destination(&subscription.to).len() >= PER_DESTINATION {
+        return Err(Failure::conflict(format!("to: has {PER_DESTINATION} subscriptions already; end some first")));
+    }
+    call.audit("subscribe").await?;
     let watched = match snapshot {
         Some(snapshot) => tracker.watch(subscription.clone(), snapshot).await?,
         None => tracker.follow(subscription.clone()).await?,

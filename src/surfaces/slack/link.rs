@@ -10,12 +10,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::answers::Desk;
+use super::answers::{Desk, private};
 use super::asked;
 use super::{NAME, Slack, read};
 use crate::net;
-use crate::surfaces::backoff;
 use crate::surfaces::socket::Socket;
+use crate::surfaces::{NoAnswer, backoff};
 
 /// Envelopes under way of one connection; more are not read before.
 const ACKS: usize = 64;
@@ -175,19 +175,22 @@ impl Slack {
         self.desk.tasks.spawn(async move {
             let key = format!("slack:envelope:{envelope}");
             let first = timeout_at(by, desk.is_first(&key, REMEMBERED)).await;
-            let is_first = match first {
-                Ok(Ok(is_first)) => is_first,
-                _ => {
-                    tracing::error!("a command from Slack can't be told from a repeated one, and is not taken");
-                    false
-                }
-            };
-            match asked.filter(|_| is_first) {
-                Some(asked) if is_direct => answer(&desk, asked, by, &acks, envelope).await,
-                asked => {
+            match (asked, first.unwrap_or(Err(NoAnswer::Forgetful))) {
+                (Some(asked), Ok(true)) if is_direct => answer(&desk, asked, by, &acks, envelope).await,
+                (Some(asked), Ok(true)) => {
                     acknowledge(&acks, envelope, None).await;
-                    asked.into_iter().for_each(|asked| desk.answer_later(asked));
+                    desk.answer_later(asked);
                 }
+                // Whether it came before is not known: not done, and said so.
+                (Some(asked), Err(unknown)) => {
+                    let body = desk.body(&private(unknown));
+                    let told = is_direct && acknowledge(&acks, envelope.clone(), Some(body.clone())).await;
+                    if !told {
+                        acknowledge(&acks, envelope, None).await;
+                        desk.post(&asked, body).await;
+                    }
+                }
+                _ => drop(acknowledge(&acks, envelope, None).await),
             }
         });
     }
