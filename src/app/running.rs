@@ -85,8 +85,10 @@ impl App {
         let told = (outages, Arc::clone(&commands.audit));
         let keeping = keep_house(store, tracker, poller, dispatcher, told, clock, stop.clone());
         loops.spawn(named("housekeeping", keeping));
-        let ending = stop.clone();
+        // Where no surface is configured, nobody else keeps the door open.
+        let (ending, open) = (stop.clone(), self.inbox.clone());
         loops.spawn(named("commands", async move {
+            let _open = open;
             tokio::select! {
                 () = commands::serve(commands, asked) => {}
                 () = ending.cancelled() => {}

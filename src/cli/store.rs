@@ -51,11 +51,11 @@ impl Store {
 }
 
 fn told(moved: &Copied) -> String {
-    let Copied { workspaces, runs, subscriptions, changes, deliveries, open, attempts, destinations } = *moved;
+    let Copied { workspaces, runs, subscriptions, changes, deliveries, open, attempts, destinations, audited } = *moved;
     let count = |number: u64, noun: &str| counted(usize::try_from(number).unwrap_or(usize::MAX), noun);
     let deliveries = if deliveries == 1 { "1 delivery".to_owned() } else { format!("{deliveries} deliveries") };
     format!(
-        "Moved {}, {}, {}, {}, {deliveries} ({open} still to be sent), {} and {}.\n\
+        "Moved {}, {}, {}, {}, {deliveries} ({open} still to be sent), {}, {} and {}.\n\
          Next: start callboard. The old file is a backup from now on; a callboard that is started on it repeats what the \
          new one sends.\n",
         count(workspaces, "workspace"),
@@ -64,5 +64,6 @@ fn told(moved: &Copied) -> String {
         count(changes, "change"),
         count(attempts, "attempt"),
         count(destinations, "destination"),
+        count(audited, "audit row"),
     )
 }

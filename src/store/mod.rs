@@ -173,6 +173,8 @@ pub struct Copied {
     pub open: u64,
     pub attempts: u64,
     pub destinations: u64,
+    /// Rows of the audit log.
+    pub audited: u64,
 }
 
 #[async_trait]

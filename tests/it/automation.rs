@@ -18,7 +18,8 @@ const STRANGER: &str = "stranger-4dbb8f4c0e5b49a7a2f6ce1f1e0a7";
 fn tokens() -> String {
     let token = |name: &str, token: &str, scopes: &str, workspaces: &str| {
         format!(
-            "[[server.tokens]]\nname = {name:?}\ntoken = {token:?}\nscopes = [{scopes}]\nworkspaces = [{workspaces:?}]\n"
+            "[[server.tokens]]\nname = {name:?}\ntoken = {token:?}\nscopes = [{scopes}]\nworkspaces = [{workspaces:?}]\n\
+             destinations = [\"*\"]\n"
         )
     };
     let all = r#""subscriptions:read", "subscriptions:write", "deliveries:read", "deliveries:write""#;

@@ -1,14 +1,15 @@
 //! What `callboard store migrate-from` refuses, and that it moves everything or nothing. That what was moved is the store
 //! it was, random stores show (`store_random.rs`).
 
-use callboard::model::DeliveryState;
-use callboard::store::{self, Copied, DeliveryFilter, Next, Role, Settings, Store, StoreError};
+use callboard::model::{Decision, DeliveryState, Entry};
+use callboard::store::{self, AuditFilter, Copied, DeliveryFilter, Next, Role, Settings, Store, StoreError};
 
 use crate::postgres::Database;
 use crate::process::damage::lose_index_row;
 use crate::store_scene::{Ground, Scene, at, moved, watch};
 
-const EACH: [&str; 7] = ["workspaces", "runs", "subscriptions", "changes", "deliveries", "attempts", "destinations"];
+const EACH: [&str; 9] =
+    ["workspaces", "runs", "subscriptions", "changes", "deliveries", "attempts", "destinations", "audit", "seen"];
 
 /// More than is in memory at a time, with a message under way and one that arrived.
 async fn grown() -> Ground {
@@ -21,6 +22,13 @@ async fn grown() -> Ground {
     scene.rules.close("dev", None);
     scene.settle(&scene.only(at(1)).await, Next::Delivered).await;
     scene.only(at(2)).await;
+    for action in ["watch r1 in warehouse", "unwatch r1 in warehouse"] {
+        let (person, room) = ("discord:7".to_owned(), "discord:1".to_owned());
+        let (action, reason) = (action.to_owned(), String::new());
+        let entry = Entry { at: at(3), person, room, action, decision: Decision::Allowed, reason, count: 1 };
+        scene.store.audit(&[entry]).await.unwrap();
+    }
+    assert!(scene.store.once("slack:1", at(3), at(900)).await.unwrap());
     scene.ground
 }
 
@@ -46,11 +54,15 @@ async fn a_grown_store_moves_as_a_whole_and_what_was_under_way_is_unknown() {
         open: 450,
         attempts: 2,
         destinations: 1,
+        audited: 2,
     };
     assert_eq!(counts, expected);
 
     let (before, after) = (from.owner().await, store::open(&to, Role::Owner).await.unwrap());
     assert_eq!(rows(after.as_ref()).await, rows(before.as_ref()).await);
+    let log = AuditFilter { after: Some(0), limit: 10, ..AuditFilter::default() };
+    assert_eq!(after.audited(&log).await.unwrap(), before.audited(&log).await.unwrap(), "it is one chain");
+    assert!(!after.once("slack:1", at(4), at(900)).await.unwrap(), "what came before the move counts as come");
     let unknown = rows(after.as_ref()).await.iter().filter(|row| row.state == DeliveryState::Unknown).count();
     assert_eq!(unknown, 1, "what was under way may have arrived");
     // What comes next has a place of its own.

@@ -32,7 +32,7 @@ pub struct Filling {
 }
 
 /// A table, its columns, and the order in which its rows were made. Each stands behind those that it refers to.
-const TABLES: [(&str, &str, &str); 7] = [
+const TABLES: [(&str, &str, &str); 9] = [
     ("workspaces", "key, baseline_at, horizon, seen_at", "key"),
     ("runs", "workspace, run, version, state", "workspace, run"),
     ("subscriptions", "id, workspace, run, destination, template, json, created_at", "created_at, id"),
@@ -46,7 +46,11 @@ const TABLES: [(&str, &str, &str); 7] = [
     ),
     ("attempts", "delivery, attempt, started_at, ended_at, outcome, reason", "delivery, attempt"),
     ("destinations", "destination, place", "destination"),
+    ("audit", "number, at, person, room, action, decision, reason, count, hash", "number"),
+    ("seen", "key, until", "key"),
 ];
+const AUDIT_ENDS: &str = "SELECT name, number, hash FROM audit_ends";
+const PUT_AUDIT_END: &str = "UPDATE audit_ends SET number = ?2, hash = ?3 WHERE name = ?1";
 const LEDGER_COLUMNS: &str = "SELECT owed, merged, delivered, folded, suppressed, dead FROM ledger WHERE id = 1";
 const PUT_LEDGER: &str = "
     UPDATE ledger SET owed = ?1, merged = ?2, delivered = ?3, folded = ?4, suppressed = ?5, dead = ?6 WHERE id = 1";
@@ -67,6 +71,9 @@ fn fill_within(session: &dyn Session, name: &str, filling: &Filling, origin: &dy
     for Row(values) in &ledger {
         session.execute(PUT_LEDGER, values)?;
     }
+    for Row(values) in &of(origin, origin.session().query(AUDIT_ENDS, &[]))? {
+        session.execute(PUT_AUDIT_END, values)?;
+    }
     if let Some(statement) = filling.finish {
         session.query(statement, &[])?;
     }
@@ -75,10 +82,10 @@ fn fill_within(session: &dyn Session, name: &str, filling: &Filling, origin: &dy
         let said = format!("what arrived in {name} is not what left {}; nothing was moved", origin.name());
         return Err(StoreError::Failed(said).into());
     }
-    let [workspaces, runs, subscriptions, changes, deliveries, attempts, destinations] =
+    let [workspaces, runs, subscriptions, changes, deliveries, attempts, destinations, audited, _] =
         counts.try_into().unwrap_or_default();
     let Ledger { open, .. } = after.ledger;
-    Ok(Copied { workspaces, runs, subscriptions, changes, deliveries, open, attempts, destinations })
+    Ok(Copied { workspaces, runs, subscriptions, changes, deliveries, open, attempts, destinations, audited })
 }
 
 /// What goes wrong where the rows come from is about that store.
