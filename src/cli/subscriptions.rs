@@ -16,7 +16,7 @@ use crate::settings::Secret;
 use crate::sources::dataworks::{Credentials, DataWorks};
 use crate::sources::{Source, SourceError};
 use crate::store::{self, Role, Store, StoreError, Subscribed};
-use crate::surfaces::{dingtalk, discord};
+use crate::surfaces::{dingtalk, discord, slack};
 
 /// List, add and remove subscriptions
 ///
@@ -216,7 +216,8 @@ impl Add {
             }
             Destination::Room { surface, .. } => {
                 let discord = config.discord.iter().map(|_| discord::NAME);
-                let bots = discord.chain(config.dingtalk.iter().map(|_| dingtalk::NAME));
+                let slack = config.slack.iter().filter(|app| app.bot_token.is_some()).map(|_| slack::NAME);
+                let bots = discord.chain(slack).chain(config.dingtalk.iter().map(|_| dingtalk::NAME));
                 if !bots.clone().any(|bot| bot == surface) {
                     return Err(unknown("bot", &surface, bots));
                 }

@@ -53,7 +53,7 @@ struct Meant {
 fn meant(context: &Context, call: &Call<'_>) -> Result<Meant, CommandError> {
     let tongue = call.tongue();
     let (mut all, is_here) = match call.arg(0) {
-        "here" => (call.watched_here(context), true),
+        word if word.eq_ignore_ascii_case("here") => (call.watched_here(context), true),
         word => (target::meant(context, call, word, call.arg(1), &call.in_reach(context))?, false),
     };
     if all.is_empty() {

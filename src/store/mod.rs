@@ -18,10 +18,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use uuid::Uuid;
 
-pub use self::policy::Policy;
+pub use self::policy::{Announcement, Claims, Policy, Room};
 use crate::model::{
-    AuditRow, Change, ChangeKind, Claimed, Clock, Delivery, DeliveryState, Destination, Entry, Folding, Link, Notice,
-    Outcome, Place, RunId, RunState, Subscription, Timestamp, WorkspaceKey,
+    AuditRow, Change, ChangeKind, Clock, Delivery, DeliveryState, Destination, Entry, Folding, Link, Outcome, Place,
+    RunId, RunState, Subscription, Timestamp, WorkspaceKey,
 };
 use crate::net::DEADLINE;
 use crate::settings::{Problem, Secret, Span};
@@ -438,30 +438,6 @@ pub struct NewDelivery {
     pub urgent: bool,
     /// Found after a time without sight of the workspace: no news, but something to catch up on.
     pub missed: bool,
-}
-
-/// How many messages a claim takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    pub messages: usize,
-    /// Of these, for destinations whose last attempt failed: those that hang must not take all the room.
-    pub probes: usize,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Claims {
-    pub claimed: Vec<Claimed>,
-    /// When there may be more without anything else happening, the past included. None: nothing waits, or only for
-    /// attempts under way, or for persons. What found no room waits for attempts under way.
-    pub next_at: Option<Timestamp>,
-}
-
-/// A notice and to whom it goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Announcement {
-    pub notice: Notice,
-    /// Each with the id of the delivery.
-    pub to: Vec<(Uuid, Destination)>,
 }
 
 /// What is remembered of a destination, and how much it is owed.

@@ -1,9 +1,25 @@
-//! What the store asks while it claims and settles.
+//! Claims and settlements: how much is taken, and what the store asks meanwhile.
 
 use uuid::Uuid;
 
-use super::{Announcement, Settlement};
-use crate::model::{Destination, Place, Plan, Queue, Timestamp};
+use super::Settlement;
+use crate::model::{Claimed, Destination, Notice, Place, Plan, Queue, Timestamp};
+
+/// How many messages a claim takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    pub messages: usize,
+    /// Of these, for destinations whose last attempt failed: those that hang must not take all the room.
+    pub probes: usize,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub claimed: Vec<Claimed>,
+    /// When there may be more without anything else happening, the past included. None: nothing waits, or only for
+    /// attempts under way, or for persons. What found no room waits for attempts under way.
+    pub next_at: Option<Timestamp>,
+}
 
 /// What the store asks within a transaction. Pure: it decides by its arguments and by what was configured.
 pub trait Policy: Send + Sync {
@@ -30,4 +46,12 @@ pub trait Policy: Send + Sync {
 
     /// A new UUID v7, for a message under an id of its own.
     fn message_id(&self) -> Uuid;
+}
+
+/// A notice and to whom it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    pub notice: Notice,
+    /// Each with the id of the delivery.
+    pub to: Vec<(Uuid, Destination)>,
 }

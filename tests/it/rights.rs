@@ -163,6 +163,8 @@ impl Field<'_> {
             let owner = if typed.ends_with("OTHERS") { format!("{}-other", asker.user) } else { asker.user.clone() };
             bot.ask(of(&owner, "watcher"), &format!("watch {run}")).await.unwrap();
         }
+        // What the tidying after the field before left behind is not of this one.
+        bot.commands().audit.flush(bot.now()).await.unwrap();
         let before = audited(bot, i64::MAX).await.head.number;
         let text = typed.replace("OTHERS", run).replace("OWN", run);
         let answer = bot.ask(asker.clone(), &text).await.unwrap();

@@ -156,7 +156,7 @@ fn view(call: &Call<'_>, row: &DeliveryRow) -> Option<DeliveryView> {
         News::Notice(_) => ("notice", None),
     };
     let is_open = match change {
-        Some(change) => call.token.opens(&change.workspace.name),
+        Some(change) => call.opened(&change.workspace.key()).is_some(),
         None => call.token.opens("*"),
     };
     is_open.then(|| DeliveryView {

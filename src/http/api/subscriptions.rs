@@ -89,7 +89,9 @@ struct SubscriptionView {
     id: String,
     /// The workspace's name.
     workspace: String,
-    /// Absent: every run of the workspace.
+    /// What of it.
+    scope: ScopeView,
+    /// The run, where it is of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<String>,
     /// A channel's name, or surface:room.
@@ -113,6 +115,18 @@ struct SubscriptionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     muted_until: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Scope")]
+enum ScopeView {
+    /// One run.
+    Run,
+    /// Every run.
+    Workspace,
+    /// The next run that starts.
+    Next,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -143,6 +157,11 @@ fn view(call: &Call<'_>, subscription: &Subscription) -> SubscriptionView {
     SubscriptionView {
         id: subscription.id.clone(),
         workspace: call.opened(key).map_or_else(|| key.to_string(), |workspace| workspace.name.clone()),
+        scope: match &subscription.scope {
+            Scope::Run { .. } => ScopeView::Run,
+            Scope::Workspace { .. } => ScopeView::Workspace,
+            Scope::Next { .. } => ScopeView::Next,
+        },
         run: match &subscription.scope {
             Scope::Run { run, .. } => Some(run.to_string()),
             Scope::Workspace { .. } | Scope::Next { .. } => None,
