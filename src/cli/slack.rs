@@ -16,7 +16,7 @@ pub struct Slack {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Print the app's manifest, to paste at https://api.slack.com/apps: Create New App, From a manifest, JSON
+    /// Print the app's manifest, to paste at api.slack.com/apps: Create New App, From a manifest, JSON
     ///
     /// Without --url the app connects over Socket Mode, for which nobody needs to reach this machine.
     Manifest {

@@ -269,7 +269,12 @@ async fn subscribe(call: &Call<'_>, subscription: Subscription, snapshot: Option
     if tracker.in_destination(&subscription.to).len() >= PER_DESTINATION {
         return Err(Failure::conflict(format!("to: has {PER_DESTINATION} subscriptions already; end some first")));
     }
-    call.audit("subscribe").await?;
+    let what = match subscription.scope.run() {
+        Some(run) => run.short(),
+        None => "every run",
+    };
+    let workspace = subscription.scope.workspace();
+    call.audit(&format!("subscribe {} to {what} of {workspace}", subscription.to)).await?;
     let watched = match snapshot {
         Some(snapshot) => tracker.watch(subscription.clone(), snapshot).await?,
         None => tracker.follow(subscription.clone()).await?,
