@@ -38,8 +38,8 @@ impl Reload {
         Reload { access, audit, dispatcher: Arc::clone(dispatcher), clock, started_with: beside_access(config) }
     }
 
-    /// Takes over `[[access]]` of what was read anew. When it returns, no message begins, or is still under way, that
-    /// these rules forbid. What can't be read changes nothing.
+    /// Takes over `[[access]]` of what was read anew. When it returns, no message begins, or is still under way, to a
+    /// room that may not know of its workspace. What can't be read changes nothing.
     pub async fn take(&self, read: Result<Config, Invalid>) {
         let config = match read {
             Ok(config) => config,

@@ -78,7 +78,7 @@ pub enum NoAnswer {
     /// Said to whom it concerns once.
     #[error("That is more than I answer at once; ask again in half a minute")]
     TooMuch,
-    /// They heard it. A surface that need not answer stays silent.
+    /// They heard it before.
     #[error("That is still more than I answer at once; wait half a minute")]
     StillTooMuch,
     #[error("I am being stopped; try again when I am back")]

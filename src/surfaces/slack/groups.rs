@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::net::Net;
 
-/// What is known is good for so long: who was taken out of a group may do no more than a minute later.
+/// What is known is good for so long: who was taken out of a group may type no more a minute later; what they watch goes on.
 const FRESH: Duration = Duration::from_secs(60);
 /// Slack waits three seconds for the whole answer.
 const PATIENCE: Duration = Duration::from_millis(1500);

@@ -17,7 +17,7 @@ use crate::net;
 use crate::surfaces::socket::Socket;
 use crate::surfaces::{NoAnswer, backoff};
 
-/// Envelopes under way of one connection; more are not read before.
+/// Acknowledgements of one connection that wait to be written, at most.
 const ACKS: usize = 64;
 /// An envelope that nobody acknowledged comes again, soon if at all; in seconds.
 const REMEMBERED: i64 = 3600;
